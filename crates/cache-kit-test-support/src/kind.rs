@@ -1,0 +1,49 @@
+//! What differs between the servers.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// A kind of server: how it is found, started, asked.
+///
+/// Implemented by [`Redis`](crate::Redis) and [`Memcached`](crate::Memcached) only.
+pub trait Kind: sealed::Sealed + Default + std::fmt::Debug + Send + Sync + 'static {
+    /// Name of the program, and of the package in apt.
+    const PROGRAM: &'static str;
+    /// Name of the package in dnf and brew.
+    const PACKAGE: &'static str;
+    /// Scheme of the server's URLs.
+    const SCHEME: &'static str;
+    /// Environment variable with the path of another program to start.
+    const PROGRAM_VAR: &'static str;
+    /// Environment variable that names a running server to use.
+    const EXTERNAL_VAR: &'static str;
+
+    /// Arguments for a server on `port` of the loopback address that keeps its files in `dir`.
+    fn arguments(&self, port: u16, dir: &Path, log: &Path) -> Vec<OsString>;
+
+    /// Part of the URL before the host: credentials with their `@`, or nothing.
+    fn userinfo(&self) -> String {
+        String::new()
+    }
+
+    /// Sends one command line over a new connection and returns the reply.
+    ///
+    /// # Errors
+    ///
+    /// What connecting, writing or reading says, `TimedOut` or `WouldBlock` when nothing comes within `timeout`.
+    fn exchange(&self, addr: &str, line: &str, timeout: Duration) -> io::Result<Vec<u8>>;
+
+    /// Asks the server for its process id: the answer proves that it serves, and that it is ours.
+    ///
+    /// # Errors
+    ///
+    /// As for [`exchange`](Kind::exchange); `InvalidData` when the reply has no process id.
+    fn serving_pid(&self, addr: &str, timeout: Duration) -> io::Result<u32>;
+}
+
+pub(crate) mod sealed {
+    /// Keeps the set of kinds closed: the trait may grow without breaking anybody.
+    pub trait Sealed {}
+}

@@ -1,0 +1,48 @@
+//! Real cache servers for tests: each on its own free port, in its own directory, stopped whatever happens.
+//!
+//! ```no_run
+//! use cache_kit_test_support::{MemcachedServer, RedisServer};
+//!
+//! let redis = RedisServer::builder().arg("--maxmemory").arg("1mb").start();
+//! assert_eq!(redis.command("PING"), "PONG");
+//! redis.kill();
+//! redis.restart(); // the same port, empty
+//!
+//! let memcached = MemcachedServer::start();
+//! memcached.pause(); // accepts connections, answers nothing
+//! ```
+//!
+//! Everything blocks, and nothing here needs a runtime, so synchronous and asynchronous tests can both use it.
+//! A test that cannot run must fail: a missing server program is a panic that says what to install, never a skip.
+//!
+//! Tests that need no control over the process may take [`Server::shared`] instead of [`Server::start`]; it uses
+//! the server that `CACHE_KIT_TEST_REDIS_URL` or `CACHE_KIT_TEST_MEMCACHED` names, when it is set.
+//!
+//! Unix only: the servers run under a small `sh` supervisor.
+
+mod builder;
+mod exchange;
+mod kind;
+mod locate;
+mod memcached;
+mod ports;
+mod process;
+mod redis;
+mod server;
+mod shared;
+mod supervisor;
+
+pub use builder::Builder;
+pub use kind::Kind;
+pub use memcached::Memcached;
+pub use ports::ephemeral_range;
+pub use process::is_running;
+pub use redis::Redis;
+pub use server::Server;
+pub use shared::{Shared, external_memcached, external_redis_url};
+
+/// A `redis-server` process owned by the test.
+pub type RedisServer = Server<Redis>;
+
+/// A `memcached` process owned by the test.
+pub type MemcachedServer = Server<Memcached>;

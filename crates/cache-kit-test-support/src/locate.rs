@@ -1,0 +1,40 @@
+//! Finding the server's program, and saying what to do when there is none.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::kind::Kind;
+
+/// The program to start: `chosen` if given, else the one of the environment variable, else the first on the path.
+pub(crate) fn program<K: Kind>(chosen: Option<&Path>) -> Result<PathBuf, String> {
+    let named = chosen.map(Path::to_path_buf).or_else(|| variable(K::PROGRAM_VAR).map(PathBuf::from));
+    match named {
+        Some(path) if path.is_file() => std::path::absolute(&path).map_err(|error| error.to_string()),
+        Some(path) => Err(missing::<K>(&format!("there is no program {}", path.display()))),
+        None => on_path(K::PROGRAM).ok_or_else(|| missing::<K>(&format!("no {} on the PATH", K::PROGRAM))),
+    }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+fn missing<K: Kind>(problem: &str) -> String {
+    format!(
+        "{problem}; this test needs a real {package} server.\n\
+         install it:    apt-get install {program}   |   dnf install {package}   |   brew install {package}\n\
+         or let xtask:  cargo xtask test --install\n\
+         or name a program with {program_var}=<path>, \
+         or, for the tests that need no control over the process, a running server with\n\
+         CACHE_KIT_TEST_REDIS_URL=redis://host:port and CACHE_KIT_TEST_MEMCACHED=host:port",
+        program = K::PROGRAM,
+        package = K::PACKAGE,
+        program_var = K::PROGRAM_VAR,
+    )
+}
+
+/// An environment variable; empty counts as not set, as it does in a shell's `${NAME:-}`.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}

@@ -1,0 +1,269 @@
+//! Byte stores: the contract that every backend keeps, and the backends themselves.
+//!
+//! [`CacheBackend`] is the one trait. It is dyn-compatible, and `Box<dyn CacheBackend>` and
+//! `Arc<dyn CacheBackend>` are backends too, so code that is generic over `B: CacheBackend` works with a
+//! backend that was chosen at run time.
+//!
+//! Selection by one URL or by the environment: [`from_url`] and [`from_env`].
+//!
+#![doc = include_str!("comparison.md")]
+
+mod capabilities;
+mod fence;
+mod forward;
+#[cfg(feature = "inmemory")]
+pub mod inmemory;
+mod pattern;
+mod select;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use capabilities::{Capabilities, DataModel, Distribution, Eviction, Fence, Persistence, Tier};
+pub use fence::{Acquired, Filled, Lease};
+#[cfg(feature = "inmemory")]
+pub use inmemory::InMemoryBackend;
+pub(crate) use select::{env_url, from_parts};
+pub use select::{from_env, from_url};
+
+use crate::error::{Error, Result};
+
+/// What a backend knows about a key without waiting; see [`CacheBackend::peek`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Peek {
+    /// The key holds this value.
+    Hit(Bytes),
+    /// The key holds nothing.
+    Miss,
+    /// Not known without waiting: [`CacheBackend::get`] has to be asked.
+    Unknown,
+}
+
+/// One entry of [`CacheBackend::mset`].
+#[derive(Clone, Debug)]
+pub struct SetEntry<'a> {
+    /// Where to store it.
+    pub key: &'a str,
+    /// What to store.
+    pub value: Bytes,
+    /// For how long; `None` is without end, zero is an error.
+    pub ttl: Option<Duration>,
+}
+
+/// A store of bytes under keys, with lifetimes and a fence.
+///
+/// Implement it with `#[async_trait]`: three methods are required, the others have provided forms that a
+/// real backend overrides to answer in one round trip. Run
+/// [`backend_suite!`](crate::backend_suite) on your implementation: each point under *Behaviour* below is a
+/// test there.
+///
+/// All methods are **cancel-safe**: a caller that goes away leaves either the state before or the state
+/// after, and never an answer for somebody else.
+///
+/// A backend knows nothing of entities, codecs or loaders; keys and values are opaque to it. Keys may be any
+/// string but the empty one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a cache backend",
+    label = "not a `CacheBackend`",
+    note = "a backend is `InMemoryBackend`, `Box<dyn CacheBackend>`, `Arc<dyn CacheBackend>`, or your own type \
+            with `#[async_trait] impl CacheBackend`"
+)]
+#[async_trait]
+pub trait CacheBackend: Send + Sync + 'static {
+    /// Reads the value of a key.
+    ///
+    /// # Behaviour
+    /// - A missing key is `Ok(None)`.
+    /// - Values come back byte for byte, empty and binary ones included.
+    /// - An expired, deleted or cleared key is `Ok(None)`.
+    /// - A key that is only leased ([`acquire`](Self::acquire)) is `Ok(None)`.
+    ///
+    /// # Errors
+    /// When the backend cannot tell. An error is not a miss.
+    async fn get(&self, key: &str) -> Result<Option<Bytes>>;
+
+    /// Writes a value, whatever was there.
+    ///
+    /// # Behaviour
+    /// - A later `set` replaces value and lifetime.
+    /// - `ttl` of `None`: without end. Otherwise the value lives at least `ttl` and at most
+    ///   [`Capabilities::ttl_resolution`] longer; [`Duration::MAX`] is allowed.
+    /// - A `ttl` of zero is an [`InvalidInput`](crate::ErrorKind::InvalidInput) error and changes nothing.
+    /// - A lease on the key is void.
+    ///
+    /// # Errors
+    /// When the value was not stored, or when that is not known. A value that is too large
+    /// ([`TooLarge`](crate::ErrorKind::TooLarge)) may have removed the one before.
+    async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<()>;
+
+    /// Removes a key.
+    ///
+    /// # Behaviour
+    /// - An absent key is fine.
+    /// - A lease on the key is void, whether the key held a value or not.
+    ///
+    /// # Errors
+    /// When the key may still be there.
+    async fn delete(&self, key: &str) -> Result<()>;
+
+    /// What this backend is and can do. Constant for the life of the backend.
+    ///
+    /// The provided form claims as little as possible, and no fence.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::minimal("custom")
+    }
+
+    /// Answers without waiting if that is possible, so that a hit in memory costs no boxed future.
+    ///
+    /// # Behaviour
+    /// - [`Peek::Hit`] and [`Peek::Miss`] are what [`get`](Self::get) would have answered;
+    ///   [`Peek::Unknown`] makes the caller ask `get`.
+    fn peek(&self, key: &str) -> Peek {
+        let _ = key;
+        Peek::Unknown
+    }
+
+    /// Whether a key holds a value.
+    ///
+    /// # Behaviour
+    /// - True exactly if [`get`](Self::get) would return a value.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    async fn exists(&self, key: &str) -> Result<bool> {
+        Ok(self.get(key).await?.is_some())
+    }
+
+    /// Reads many keys.
+    ///
+    /// # Behaviour
+    /// - One answer per key, in order; a key asked for twice is answered twice.
+    /// - An empty list is an empty answer.
+    ///
+    /// # Errors
+    /// When any answer is not known.
+    async fn mget(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>> {
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            values.push(self.get(key).await?);
+        }
+        Ok(values)
+    }
+
+    /// Writes many entries, each as [`set`](Self::set) would; the last of two with one key stays.
+    ///
+    /// # Errors
+    /// When any entry was refused or may not have been stored; the others may have been.
+    async fn mset(&self, entries: &[SetEntry<'_>]) -> Result<()> {
+        for entry in entries {
+            self.set(entry.key, entry.value.clone(), entry.ttl).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes many keys, each as [`delete`](Self::delete) would.
+    ///
+    /// # Errors
+    /// When any of them may still be there; the others may be gone.
+    async fn mdelete(&self, keys: &[&str]) -> Result<()> {
+        for key in keys {
+            self.delete(key).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the keys that match a pattern and tells how many values that removed.
+    ///
+    /// The pattern is Redis's: `*` any text, `?` one character, `[ab]`, `[a-z]`, `[^a]` a choice, `\` makes
+    /// the next character an ordinary one.
+    ///
+    /// # Behaviour
+    /// - Keys that do not match stay.
+    /// - Leases on matching keys are void and not counted.
+    /// - A backend that cannot do it answers [`Unsupported`](crate::ErrorKind::Unsupported), naming itself;
+    ///   [`Capabilities::pattern_delete`] says so beforehand.
+    ///
+    /// # Errors
+    /// `Unsupported`, or when matching keys may still be there.
+    async fn delete_pattern(&self, pattern: &str) -> Result<u64> {
+        let _ = pattern;
+        Err(Error::unsupported(self.capabilities().name, "delete_pattern"))
+    }
+
+    /// Whether the backend answers.
+    ///
+    /// # Errors
+    /// What keeps it from answering, if that is known; `Ok(false)` otherwise.
+    async fn health_check(&self) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// Removes everything that this backend may hold: the keys under its prefix if it has one, else the
+    /// **whole** database, or every listed server.
+    ///
+    /// # Behaviour
+    /// - No value is left, and every lease is void.
+    ///
+    /// # Errors
+    /// `Unsupported`, or when something may be left.
+    async fn clear_all(&self) -> Result<()> {
+        Err(Error::unsupported(self.capabilities().name, "clear_all"))
+    }
+
+    /// Takes the right to fill a key: the fence between a load and the invalidations that overtake it.
+    ///
+    /// A lease is void as soon as anything happens to its key: a delete, an overwrite, a clear, the end of
+    /// its `life`. So a value that was loaded before an invalidation can never be stored after it.
+    ///
+    /// `seen` is what the caller has read under this key and will not use: stale, or not readable. Such a
+    /// value stays where it is until the fill replaces it. With `None` only an absent key is leased.
+    ///
+    /// # Behaviour
+    /// - An absent key, or one that holds exactly `seen`, is leased to one caller:
+    ///   [`Acquired::Granted`]; everyone else is told [`Acquired::Busy`] until the lease ends.
+    /// - A key that holds something else is not leased; the answer brings it: [`Acquired::Present`].
+    /// - A lease is invisible to every read, and to the count of [`delete_pattern`](Self::delete_pattern).
+    /// - A backend without a fence answers [`Acquired::Unfenced`] ([`Capabilities::fence`] says so).
+    ///
+    /// # Errors
+    /// When it is not known whether the lease was taken; it then ends with its `life`.
+    async fn acquire(&self, key: &str, seen: Option<&Bytes>, life: Duration) -> Result<Acquired> {
+        let _ = (key, seen, life);
+        Ok(Acquired::Unfenced)
+    }
+
+    /// Stores a value if `lease` still holds, and ends the lease.
+    ///
+    /// # Behaviour
+    /// - [`Filled::Stored`] if the lease held; then as [`set`](Self::set).
+    /// - [`Filled::Refused`] if it did not; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set); `Unsupported` without a fence.
+    async fn fill(&self, key: &str, lease: &Lease, value: Bytes, ttl: Option<Duration>) -> Result<Filled> {
+        let _ = (key, lease, value, ttl);
+        Err(Error::unsupported(self.capabilities().name, "fill"))
+    }
+
+    /// Gives a lease back, so that the next reader need not wait for its end. A lease that is void already
+    /// is fine; a value kept under it stays.
+    ///
+    /// # Errors
+    /// When the lease may still be there; it then ends with its life.
+    async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
+        let _ = (key, lease);
+        Ok(())
+    }
+}
+
+/// Refuses a lifetime of zero, which one server takes for "gone at once" and another for "for ever".
+pub(crate) fn check_ttl(ttl: Option<Duration>) -> Result<()> {
+    if ttl == Some(Duration::ZERO) {
+        return Err(Error::invalid("ttl is zero")
+            .with_hint("use a longer ttl, None for no expiry, or delete to remove the key"));
+    }
+    Ok(())
+}

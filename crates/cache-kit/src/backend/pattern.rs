@@ -1,0 +1,136 @@
+//! Redis's glob patterns, for backends that match keys themselves.
+
+/// Whether `text` matches `pattern`: `*`, `?`, `[ab]`, `[a-z]`, `[^a]`, and `\` before an ordinary character.
+///
+/// Linear in `pattern × text`: a `*` is retried only from the last one seen, so no pattern can make it slow.
+#[cfg_attr(
+    not(feature = "inmemory"),
+    expect(dead_code, reason = "only backends without a server match keys")
+)]
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    let pattern: Vec<Token> = parse(pattern);
+    let text: Vec<char> = text.chars().collect();
+    let (mut p, mut t) = (0, 0);
+    // Where to go on after a mismatch: behind the last `*`, one character further.
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(Token::Any) => {
+                retry = Some((p + 1, t + 1));
+                p += 1;
+            }
+            Some(token) if token.accepts(text[t]) => {
+                p += 1;
+                t += 1;
+            }
+            _ => match retry {
+                Some((after_star, next)) => {
+                    p = after_star;
+                    t = next;
+                    retry = Some((after_star, next + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|token| matches!(token, Token::Any))
+}
+
+enum Token {
+    Any,
+    One,
+    Exact(char),
+    Choice { negated: bool, ranges: Vec<(char, char)> },
+}
+
+impl Token {
+    fn accepts(&self, c: char) -> bool {
+        match self {
+            Self::Any => false,
+            Self::One => true,
+            Self::Exact(own) => *own == c,
+            Self::Choice { negated, ranges } => {
+                ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != *negated
+            }
+        }
+    }
+}
+
+fn parse(pattern: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' => Token::Any,
+            '?' => Token::One,
+            '\\' => Token::Exact(chars.next().unwrap_or('\\')),
+            '[' => {
+                let negated = chars.next_if_eq(&'^').is_some();
+                let mut ranges = Vec::new();
+                // As in Redis, a choice that is never closed ends with the pattern.
+                while let Some(c) = chars.next() {
+                    let low = match c {
+                        ']' => break,
+                        '\\' => chars.next().unwrap_or('\\'),
+                        other => other,
+                    };
+                    let mut ahead = chars.clone();
+                    let high = match (ahead.next(), ahead.next()) {
+                        (Some('-'), Some(high)) if high != ']' => {
+                            chars = ahead;
+                            high
+                        }
+                        _ => low,
+                    };
+                    ranges.push((low.min(high), low.max(high)));
+                }
+                Token::Choice { negated, ranges }
+            }
+            other => Token::Exact(other),
+        });
+    }
+    tokens
+}
+
+#[cfg(all(test, feature = "inmemory"))]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_match_as_in_redis() {
+        for (pattern, text, expected) in [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("*", "anything at all", true),
+            ("user:*", "user:1", true),
+            ("user:*", "users:1", false),
+            ("*:1", "user:1", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("h?llo", "hello", true),
+            ("h?llo", "hllo", false),
+            ("h[ae]llo", "hallo", true),
+            ("h[ae]llo", "hillo", false),
+            ("h[^e]llo", "hallo", true),
+            ("h[^e]llo", "hello", false),
+            ("h[a-c]llo", "hbllo", true),
+            ("h[c-a]llo", "hbllo", true),
+            ("h[a-c]llo", "hdllo", false),
+            ("h[a-]llo", "h-llo", true),
+            ("literal\\*", "literal*", true),
+            ("literal\\*", "literally", false),
+            ("[\\]]", "]", true),
+            ("[abc", "b", true),
+            ("größe:?", "größe:€", true),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern:?} on {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_is_not_slow() {
+        let text = "a".repeat(5_000);
+        assert!(!matches(&"*a".repeat(50).replace("*a", "*a*a*a*b"), &text));
+    }
+}

@@ -1,0 +1,424 @@
+//! The front door: values under keys, loaded by closures.
+
+mod builder;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub use builder::CacheBuilder;
+
+use crate::backend::{self, CacheBackend};
+use crate::config::ServiceUrl;
+use crate::engine::{Answer, Engine, LoadMany, OnceLoad, Request};
+use crate::entity::CacheValue;
+use crate::entry::schema_of;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::observe::Stats;
+use crate::outcome::Outcome;
+use crate::policy::{InlineOptions, LoadOptions};
+use crate::{CacheStrategy, policy};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A cache over any backend, read with closures. Cheap to clone; all clones are one cache.
+///
+/// ```
+/// use cache_kit::Cache;
+///
+/// # async fn slow_square(n: u64) -> std::io::Result<u64> { Ok(n * n) }
+/// # async fn run() -> cache_kit::Result<()> {
+/// let cache = Cache::from_url("memory://")?;
+/// let square = cache.get_or_load("square:12", || slow_square(12)).await?;
+/// assert_eq!(square, 144);
+/// # Ok(()) }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+/// ```
+///
+/// A load is started once per key, however many ask; an [`invalidate`](Self::invalidate) always beats a load
+/// that is under way. A value is stored for a type: reading a key as another type is a miss.
+#[derive(Clone)]
+pub struct Cache {
+    engine: Arc<Engine<Box<dyn CacheBackend>>>,
+}
+
+impl Cache {
+    /// A cache with default settings: entries live five minutes, in postcard, without a namespace.
+    #[must_use]
+    pub fn new(backend: impl CacheBackend) -> Self {
+        CacheBuilder::default().over(Box::new(backend))
+    }
+
+    /// A cache over the backend that a URL names, with settings as parameters: `ttl=5m` (or `ttl=none`),
+    /// `namespace=shop`, `codec=postcard`, `max_value=1mb`; the others are the backend's
+    /// ([`backend::from_url`]).
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config), naming what is wrong. Does no I/O.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let url = ServiceUrl::parse(url)?;
+        let mut params = url.params()?;
+        let builder = CacheBuilder::from_params(&mut params)?;
+        let backend = backend::from_parts(&url, &mut params)?;
+        params.finish(&[])?;
+        builder.build_boxed(backend)
+    }
+
+    /// A cache over the backend that the environment names: `CACHE_URL`, which may carry the settings of
+    /// [`from_url`](Self::from_url), or else what [`backend::from_env`] reads. Nothing set means memory.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config), naming the variable or parameter. Does no I/O.
+    pub fn from_env() -> Result<Self> {
+        Self::from_url(&backend::env_url(|name| std::env::var_os(name))?)
+    }
+
+    /// Sets what is not to be as [`new`](Self::new) has it.
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::default()
+    }
+
+    /// The value under `key`: the cached one, or else what `loader` returns, which is stored.
+    ///
+    /// The load is detached from the caller: it runs to its end in a task of its own even if the caller goes
+    /// away, and everyone who asks for the key meanwhile waits for it. A failed load is an error for all who
+    /// waited, once; it is not cached.
+    ///
+    /// Without a tokio runtime the load runs in the caller's task. **Cancel-safe.**
+    ///
+    /// # Errors
+    /// What the loader failed with is the source of an error of kind [`Source`](ErrorKind::Source)
+    /// ([`Error::find_source`]). A backend that fails is no error: the loader answers.
+    pub async fn get_or_load<T, E, F, Fut>(&self, key: impl AsRef<str>, loader: F) -> Result<T>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.get_or_load_with(key, LoadOptions::default(), loader).await
+    }
+
+    /// [`get_or_load`](Self::get_or_load) with options for this call.
+    ///
+    /// # Errors
+    /// As `get_or_load`; also [`InvalidInput`](ErrorKind::InvalidInput) for options that make no sense.
+    pub async fn get_or_load_with<T, E, F, Fut>(
+        &self,
+        key: impl AsRef<str>,
+        options: LoadOptions,
+        loader: F,
+    ) -> Result<T>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        value_of(self.load_owned(key.as_ref(), options, loader).await?)
+    }
+
+    /// [`get_or_load_with`](Self::get_or_load_with), telling also where the value came from, how old it is,
+    /// and what went wrong on the way.
+    ///
+    /// # Errors
+    /// As `get_or_load_with`.
+    pub async fn get_or_load_outcome<T, E, F, Fut>(
+        &self,
+        key: impl AsRef<str>,
+        options: LoadOptions,
+        loader: F,
+    ) -> Result<Outcome<T>>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let answer = self.load_owned(key.as_ref(), options, loader).await?;
+        outcome_of(self.engine.outcome(answer))
+    }
+
+    async fn load_owned<T, E, F, Fut>(&self, key: &str, options: LoadOptions, loader: F) -> Result<Answer<T>>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let request = self.request::<T>(key, options.ttl, options.strategy)?;
+        self.engine.read_owned(&request, OnceLoad::new(loader), |_| true).await
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), with a loader that may borrow: it runs in the caller's task, and
+    /// if the caller goes away, one of those who wait runs its own loader instead.
+    ///
+    /// **Cancel-safe.**
+    ///
+    /// # Errors
+    /// As `get_or_load`.
+    pub async fn get_or_load_inline<T, E, F, Fut>(&self, key: impl AsRef<str>, loader: F) -> Result<T>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        self.get_or_load_inline_with(key, InlineOptions::default(), loader).await
+    }
+
+    /// [`get_or_load_inline`](Self::get_or_load_inline) with options for this call.
+    ///
+    /// # Errors
+    /// As `get_or_load_with`.
+    pub async fn get_or_load_inline_with<T, E, F, Fut>(
+        &self,
+        key: impl AsRef<str>,
+        options: InlineOptions,
+        loader: F,
+    ) -> Result<T>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        value_of(self.load_inline(key.as_ref(), options, loader).await?)
+    }
+
+    /// [`get_or_load_inline_with`](Self::get_or_load_inline_with), telling also how it went.
+    ///
+    /// # Errors
+    /// As `get_or_load_with`.
+    pub async fn get_or_load_inline_outcome<T, E, F, Fut>(
+        &self,
+        key: impl AsRef<str>,
+        options: InlineOptions,
+        loader: F,
+    ) -> Result<Outcome<T>>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        let answer = self.load_inline(key.as_ref(), options, loader).await?;
+        outcome_of(self.engine.outcome(answer))
+    }
+
+    async fn load_inline<T, E, F, Fut>(
+        &self,
+        key: &str,
+        options: InlineOptions,
+        loader: F,
+    ) -> Result<Answer<T>>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        let request = self.request::<T>(key, options.ttl, options.strategy)?;
+        self.engine.read_inline(&request, &mut OnceLoad::new(loader), |_| true).await
+    }
+
+    /// The values under many keys, one answer for each, in order: the cached ones from one read of the
+    /// backend, the others from one call of `loader` with the keys that are missing. What the loader leaves
+    /// out does not exist, and is not stored.
+    ///
+    /// **Cancel-safe.** A cancelled call stores nothing more.
+    ///
+    /// # Errors
+    /// What the loader failed with, as in [`get_or_load`](Self::get_or_load).
+    ///
+    /// ```
+    /// # async fn run() -> cache_kit::Result<()> {
+    /// # let cache = cache_kit::Cache::from_url("memory://")?;
+    /// let squares = cache
+    ///     .get_many_or_load(["4", "5"], |missing| async move {
+    ///         let found = missing.into_iter().map(|key| (key.clone(), key.parse::<u64>().unwrap().pow(2)));
+    ///         Ok::<_, std::io::Error>(found.collect::<Vec<_>>())
+    ///     })
+    ///     .await?;
+    /// assert_eq!(squares, [Some(16), Some(25)]);
+    /// # Ok(()) }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub async fn get_many_or_load<T, E, F, Fut, I>(
+        &self,
+        keys: impl IntoIterator<Item = impl AsRef<str> + Send> + Send,
+        loader: F,
+    ) -> Result<Vec<Option<T>>>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce(Vec<String>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<I, E>> + Send + 'static,
+        I: IntoIterator<Item = (String, T)>,
+    {
+        let keys: Vec<_> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
+        let requests: Result<Vec<_>> =
+            keys.iter().map(|key| self.request::<T>(key, None, CacheStrategy::Refresh)).collect();
+        let loader = ByKey { keys: &keys, loader };
+        let answers = self.engine.read_many(&requests?, loader, |_| true).await?;
+        Ok(answers.into_iter().map(|answer| answer.value).collect())
+    }
+
+    /// The cached value, or `None`.
+    ///
+    /// # Errors
+    /// When the backend cannot tell: that is not a miss.
+    pub async fn get<T: CacheValue>(&self, key: impl AsRef<str>) -> Result<Option<T>> {
+        let request = self.request::<T>(key.as_ref(), None, CacheStrategy::Fresh)?;
+        Ok(self.engine.read_cached(&request, |_| true).await?.value)
+    }
+
+    /// [`get`](Self::get), telling also how old the value is.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub async fn get_outcome<T: CacheValue>(&self, key: impl AsRef<str>) -> Result<Outcome<Option<T>>> {
+        let request = self.request::<T>(key.as_ref(), None, CacheStrategy::Fresh)?;
+        Ok(self.engine.outcome(self.engine.read_cached(&request, |_| true).await?))
+    }
+
+    /// Stores a value, whatever is there. A load of this key that is under way stores nothing.
+    ///
+    /// # Errors
+    /// When the value cannot be encoded, is too large, or may not have been stored.
+    pub async fn set<T: CacheValue>(&self, key: impl AsRef<str>, value: &T) -> Result<()> {
+        self.set_with(key, LoadOptions::default(), value).await
+    }
+
+    /// [`set`](Self::set) with options for this call, of which the lifetime applies.
+    ///
+    /// # Errors
+    /// As `set`.
+    pub async fn set_with<T: CacheValue>(
+        &self,
+        key: impl AsRef<str>,
+        options: LoadOptions,
+        value: &T,
+    ) -> Result<()> {
+        let request = self.request::<T>(key.as_ref(), options.ttl, CacheStrategy::Refresh)?;
+        self.engine.write(&request, value).await
+    }
+
+    /// Removes the value under `key`. When this returns `Ok`, no older value comes back: a load that had begun
+    /// stores nothing, and a read that begins now does not join it.
+    ///
+    /// Call it after the change of the source is committed.
+    ///
+    /// # Errors
+    /// When the backend may still hold the old value: it is then not known whether the invalidation took
+    /// place, and other processes may serve the old value until it expires.
+    pub async fn invalidate(&self, key: impl AsRef<str>) -> Result<()> {
+        self.engine.invalidate(&self.key(key.as_ref())?).await
+    }
+
+    /// Removes the values under many keys, each as [`invalidate`](Self::invalidate) does.
+    ///
+    /// # Errors
+    /// As `invalidate`, for any of them.
+    pub async fn invalidate_many(
+        &self,
+        keys: impl IntoIterator<Item = impl AsRef<str> + Send> + Send,
+    ) -> Result<()> {
+        let keys: Vec<_> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
+        let keys: Result<Vec<_>> = keys.iter().map(|key| self.key(key)).collect();
+        self.engine.invalidate_many(&keys?).await
+    }
+
+    /// Removes everything under this cache's namespace, and nothing else, and tells how many values that was.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) without a namespace, or if the backend cannot delete by pattern;
+    /// otherwise as [`invalidate`](Self::invalidate).
+    pub async fn clear(&self) -> Result<u64> {
+        self.engine.clear().await
+    }
+
+    /// What this cache has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// The backend below.
+    #[must_use]
+    pub fn backend(&self) -> &dyn CacheBackend {
+        &**self.engine.backend()
+    }
+
+    /// How many loads are under way that others would join.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn loads_under_way(&self) -> usize {
+        self.engine.loads_under_way()
+    }
+
+    fn key<'a>(&self, key: &'a str) -> Result<Key<'a>> {
+        Key::from_text(self.engine.settings.namespace.as_deref(), key)
+    }
+
+    fn request<'a, T>(
+        &self,
+        key: &'a str,
+        ttl: Option<std::time::Duration>,
+        strategy: CacheStrategy,
+    ) -> Result<Request<'a>> {
+        policy::check_call_ttl(ttl)?;
+        Ok(Request { key: self.key(key)?, schema: schema_of::<T>(0), prefix: "", ttl, strategy })
+    }
+}
+
+/// What a loader that cannot say "no such value" has loaded. Only the strategy `Fresh` finds nothing.
+fn value_of<T>(answer: Answer<T>) -> Result<T> {
+    answer.value.ok_or_else(nothing_cached)
+}
+
+fn outcome_of<T>(outcome: Outcome<Option<T>>) -> Result<Outcome<T>> {
+    if outcome.value.is_none() {
+        return Err(nothing_cached());
+    }
+    Ok(outcome.map(|value| match value {
+        Some(value) => value,
+        None => unreachable!("looked at just before"),
+    }))
+}
+
+fn nothing_cached() -> Error {
+    Error::new(ErrorKind::InvalidInput, "the strategy Fresh found nothing cached, and may not load")
+        .with_hint("use Cache::get, whose answer can be None, or another strategy")
+}
+
+struct ByKey<'a, F> {
+    keys: &'a [String],
+    loader: F,
+}
+
+impl<T, E, F, Fut, I> LoadMany<T> for ByKey<'_, F>
+where
+    T: CacheValue,
+    E: Into<BoxError>,
+    F: FnOnce(Vec<String>) -> Fut + Send,
+    Fut: Future<Output = Result<I, E>> + Send,
+    I: IntoIterator<Item = (String, T)>,
+{
+    async fn load(self, missing: Vec<usize>) -> Result<Vec<Option<T>>> {
+        let wanted: Vec<String> = missing.iter().map(|&at| self.keys[at].clone()).collect();
+        let found = (self.loader)(wanted.clone()).await.map_err(Error::source)?;
+        let mut found: HashMap<String, T> = found.into_iter().collect();
+        Ok(wanted.iter().map(|key| found.remove(key)).collect())
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("backend", &self.backend().capabilities().name)
+            .field("namespace", &self.engine.settings.namespace)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! The settings of a cache.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Cache;
+use crate::backend::CacheBackend;
+use crate::clock::Clock;
+use crate::config::{Params, text};
+use crate::engine::{Engine, Settings};
+use crate::entry::Codec;
+use crate::error::{Error, Result};
+use crate::key::check_namespace;
+use crate::observe::{CacheMetrics, Observer};
+use crate::policy::TtlPolicy;
+
+/// Settings of a [`Cache`].
+///
+/// ```
+/// use cache_kit::{Cache, backend::InMemoryBackend};
+/// use std::time::Duration;
+///
+/// let cache = Cache::builder()
+///     .namespace("shop")
+///     .ttl(Duration::from_secs(60))
+///     .build(InMemoryBackend::new())?;
+/// # Ok::<(), cache_kit::Error>(())
+/// ```
+#[must_use]
+#[derive(Default)]
+pub struct CacheBuilder {
+    settings: Settings,
+    metrics: Option<Box<dyn CacheMetrics>>,
+}
+
+impl CacheBuilder {
+    /// Puts all keys under `namespace/`, so that caches can share a server and [`Cache::clear`] clears just this
+    /// one. 1 to 64 letters, digits, `.`, `_` or `-`. Default: none.
+    pub fn namespace(mut self, namespace: impl Into<Arc<str>>) -> Self {
+        self.settings.namespace = Some(namespace.into());
+        self
+    }
+
+    /// How long entries live. Default: five minutes. Zero is an error.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.settings.ttl = TtlPolicy::Fixed(ttl);
+        self
+    }
+
+    /// How long entries live, by policy. Default: [`TtlPolicy::Default`], five minutes.
+    pub fn ttl_policy(mut self, policy: TtlPolicy) -> Self {
+        self.settings.ttl = policy;
+        self
+    }
+
+    /// The format that values are stored in. Default: [`Codec::Postcard`]. Entries in other formats stay
+    /// readable.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.settings.codec = codec;
+        self
+    }
+
+    /// The largest entry in bytes, 72 of them its header; larger values are returned but not stored, and larger
+    /// entries are misses. Default: 8 MiB, or less where the backend takes less. Less than 128 is an error.
+    pub fn max_value_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_value_bytes = bytes;
+        self
+    }
+
+    /// Whether each value is decoded again and compared before it is stored, which finds types that the codec
+    /// silently misreads. Default: in debug builds.
+    pub fn verify_roundtrip(mut self, verify: bool) -> Self {
+        self.settings.verify_roundtrip = verify;
+        self
+    }
+
+    /// Is told what the cache does. Default: nobody; [`Cache::stats`] counts anyway.
+    pub fn metrics(mut self, metrics: impl CacheMetrics) -> Self {
+        self.metrics = Some(Box::new(metrics));
+        self
+    }
+
+    /// Takes time from this clock. Default: the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+
+    /// The cache.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config), naming the setting that makes no sense. Does no I/O.
+    pub fn build(self, backend: impl CacheBackend) -> Result<Cache> {
+        self.build_boxed(Box::new(backend))
+    }
+
+    pub(super) fn build_boxed(self, backend: Box<dyn CacheBackend>) -> Result<Cache> {
+        if let Some(namespace) = &self.settings.namespace {
+            check_namespace(namespace)?;
+        }
+        if matches!(self.settings.ttl, TtlPolicy::Fixed(Duration::ZERO)) {
+            return Err(Error::config("ttl is zero")
+                .with_hint("set a longer one, or TtlPolicy::Infinite (`ttl=none`) for entries without end"));
+        }
+        if self.settings.max_value_bytes < 128 {
+            return Err(Error::config("max_value_bytes is less than 128").with_hint("8 MiB is the default"));
+        }
+        Ok(self.over(backend))
+    }
+
+    pub(super) fn over(self, backend: Box<dyn CacheBackend>) -> Cache {
+        let mut engine = Engine::new(backend, self.settings);
+        if let Some(metrics) = self.metrics {
+            engine.observer = Observer::new(metrics);
+        }
+        Cache { engine: Arc::new(engine) }
+    }
+
+    /// Takes the settings from the parameters of a URL.
+    pub(super) fn from_params(params: &mut Params<'_>) -> Result<Self> {
+        let mut builder = Self::default();
+        let ttl = params.take("ttl", |value| match value {
+            "none" => Some(TtlPolicy::Infinite),
+            value => text::duration(value).map(TtlPolicy::Fixed),
+        })?;
+        if let Some(ttl) = ttl {
+            builder.settings.ttl = ttl;
+        }
+        builder.settings.namespace = params.take("namespace", |value| Some(value.into()))?;
+        if let Some(codec) = params.take("codec", Codec::from_name)? {
+            builder.settings.codec = codec;
+        }
+        let max =
+            params.take("max_value", |value| text::size(value).and_then(|size| size.try_into().ok()))?;
+        if let Some(max) = max {
+            builder.settings.max_value_bytes = max;
+        }
+        Ok(builder)
+    }
+}
+
+impl fmt::Debug for CacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("namespace", &self.settings.namespace)
+            .field("ttl", &self.settings.ttl)
+            .field("codec", &self.settings.codec)
+            .finish_non_exhaustive()
+    }
+}

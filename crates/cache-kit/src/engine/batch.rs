@@ -1,0 +1,229 @@
+//! Many keys: one read of the backend, one call of the loader for what is missing, fenced fills.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::chain;
+use super::load::{Load, Loaded};
+use super::lookup::{Found, Missed};
+use super::read::Answer;
+use super::{Engine, LEASE_LIFE, Request};
+use crate::backend::{Acquired, CacheBackend, Filled, Lease};
+use crate::entity::CacheValue;
+use crate::error::{Error, ErrorKind, Result};
+use crate::outcome::Stored;
+
+/// A key that the cache cannot answer, and what may be done with its value.
+struct Missing<'a, B: CacheBackend> {
+    at: usize,
+    held: Held<'a, B>,
+    stored: Stored,
+    degraded: Option<Error>,
+}
+
+/// A lease that is given back if nothing is stored under it.
+struct Held<'a, B: CacheBackend> {
+    engine: &'a Engine<B>,
+    key: &'a str,
+    lease: Option<Lease>,
+}
+
+impl<B: CacheBackend> Drop for Held<'_, B> {
+    fn drop(&mut self) {
+        self.engine.release_at_once(self.key, self.lease.take());
+    }
+}
+
+/// A loader for a list of positions.
+pub(crate) trait LoadMany<T>: Send {
+    /// One answer for each position, in order.
+    fn load(self, missing: Vec<usize>) -> impl Future<Output = Result<Vec<Option<T>>>> + Send;
+}
+
+struct Once<L> {
+    loader: Option<L>,
+    missing: Vec<usize>,
+}
+
+impl<T: Send, L: LoadMany<T>> Load<Vec<Option<T>>> for Once<L> {
+    async fn load(&mut self) -> Result<Option<Vec<Option<T>>>> {
+        let missing = std::mem::take(&mut self.missing);
+        let expected = missing.len();
+        let Some(loader) = self.loader.take() else { unreachable!("a batch loads once") };
+        let values = loader.load(missing).await?;
+        if values.len() != expected {
+            return Err(Error::new(
+                ErrorKind::Source,
+                format!("the source gave {} answers for {expected} ids", values.len()),
+            )
+            .with_hint("fetch_by_ids answers once per id, in order, with None for what it does not have"));
+        }
+        Ok(Some(values))
+    }
+}
+
+impl<B: CacheBackend> Engine<B> {
+    /// Reads many keys; one answer for each, in order. Keys asked for twice are read once.
+    ///
+    /// Requests have one strategy between them: `Refresh`.
+    pub(crate) async fn read_many<T, L>(
+        &self,
+        requests: &[Request<'_>],
+        loader: L,
+        accept: impl Fn(&T) -> bool + Send + Sync,
+    ) -> Result<Vec<Answer<T>>>
+    where
+        T: CacheValue,
+        L: LoadMany<T>,
+    {
+        // Positions of the keys, each once.
+        let mut first: HashMap<&str, usize> = HashMap::with_capacity(requests.len());
+        let mut unique = Vec::with_capacity(requests.len());
+        for (at, request) in requests.iter().enumerate() {
+            first.entry(request.key.as_str()).or_insert_with(|| {
+                unique.push(at);
+                at
+            });
+        }
+        let began = self.invalidations();
+        let keys: Vec<&str> = unique.iter().map(|&at| requests[at].key.as_str()).collect();
+        let mut answers: Vec<Option<Answer<T>>> = requests.iter().map(|_| None).collect();
+        let mut missing = Vec::new();
+        let read = match self.backend().mget(&keys).await {
+            Ok(entries) if entries.len() == keys.len() => Ok(entries),
+            Ok(entries) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("mget gave {} answers for {} keys", entries.len(), keys.len()),
+            )),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(entries) => {
+                for (&at, entry) in unique.iter().zip(entries) {
+                    let request = &requests[at];
+                    let judged = match entry {
+                        Some(entry) => self.judge(request, entry, &accept),
+                        None => Err(Missed::Absent),
+                    };
+                    self.count_lookup(request, judged.as_ref().err());
+                    match judged {
+                        Ok(found) => answers[at] = Some(Answer::cached(found)),
+                        Err(missed) => match self.lease_for(request, at, missed, &accept).await {
+                            Ok(found) => answers[at] = Some(Answer::cached(found)),
+                            Err(one) => missing.push(one),
+                        },
+                    }
+                }
+            }
+            Err(error) => {
+                for &at in &unique {
+                    self.count_lookup(&requests[at], Some(&Missed::Unknown(error.clone())));
+                    let held = Held { engine: self, key: requests[at].key.as_str(), lease: None };
+                    let degraded = Some(error.clone());
+                    missing.push(Missing { at, held, stored: Stored::BackendUnknown, degraded });
+                }
+            }
+        }
+        if !missing.is_empty() {
+            self.load_missing(requests, missing, began, loader, &mut answers).await?;
+        }
+        let answers = (0..requests.len()).map(|at| {
+            let at = first.get(requests[at].key.as_str()).copied().unwrap_or(at);
+            answers[at].clone().unwrap_or_else(Answer::nowhere)
+        });
+        Ok(answers.collect())
+    }
+
+    /// Takes the lease of one key, or finds that it was filled meanwhile.
+    async fn lease_for<'a, T: CacheValue>(
+        &'a self,
+        request: &'a Request<'_>,
+        at: usize,
+        missed: Missed,
+        accept: impl Fn(&T) -> bool + Send,
+    ) -> Result<Found<T>, Missing<'a, B>> {
+        let key = request.key.as_str();
+        let mut held = Held { engine: self, key, lease: None };
+        let seen = match &missed {
+            Missed::Unusable(entry) => Some(entry),
+            _ => None,
+        };
+        let (stored, degraded) = match self.backend().acquire(key, seen, LEASE_LIFE).await {
+            Ok(Acquired::Granted { lease, .. }) => {
+                held.lease = Some(lease);
+                (Stored::NotAsked, None)
+            }
+            Ok(Acquired::Unfenced) => (Stored::NotAsked, None),
+            Ok(Acquired::Busy { .. }) => (Stored::LeftToOther, None),
+            Ok(Acquired::Present { value }) => match self.judge(request, value, accept) {
+                Ok(found) => return Ok(found),
+                Err(_) => (Stored::LeftToOther, None),
+            },
+            Err(error) => {
+                self.backend_failed(&request.key, "no lease could be taken", &error);
+                (Stored::BackendUnknown, Some(error))
+            }
+        };
+        Err(Missing { at, held, stored, degraded })
+    }
+
+    async fn load_missing<T, L>(
+        &self,
+        requests: &[Request<'_>],
+        missing: Vec<Missing<'_, B>>,
+        began: u64,
+        loader: L,
+        answers: &mut [Option<Answer<T>>],
+    ) -> Result<()>
+    where
+        T: CacheValue,
+        L: LoadMany<T>,
+    {
+        let positions = missing.iter().map(|one| one.at).collect();
+        let first = &requests[missing[0].at].key;
+        let link = chain::link(self.id(), "", TypeId::of::<Vec<T>>());
+        let mut once = Once { loader: Some(loader), missing: positions };
+        // Dropped without a fill, each lease is given back.
+        let Loaded { value, cost } = self.run_loader(first, link, &mut once).await?;
+        for (mut one, value) in missing.into_iter().zip(value.into_iter().flatten()) {
+            let Some(value) = value else {
+                answers[one.at] = Some(Answer::loaded(None, Stored::NotAsked, one.degraded.take()));
+                continue;
+            };
+            if one.stored == Stored::NotAsked {
+                one.stored = match self.fill_one(&requests[one.at], &mut one.held, began, &value, cost).await
+                {
+                    Ok(filled) => self.count_fill(filled),
+                    Err(error) => {
+                        self.count(crate::observe::Event::StoreFailed);
+                        one.degraded = Some(error);
+                        Stored::Failed
+                    }
+                };
+            }
+            answers[one.at] = Some(Answer::loaded(Some(value), one.stored, one.degraded.take()));
+        }
+        Ok(())
+    }
+
+    async fn fill_one<T: CacheValue>(
+        &self,
+        request: &Request<'_>,
+        held: &mut Held<'_, B>,
+        began: u64,
+        value: &T,
+        cost: Duration,
+    ) -> Result<Filled> {
+        let (entry, ttl) = self.seal(request, value, cost)?;
+        match &held.lease {
+            Some(lease) => {
+                let filled = self.backend().fill(request.key.as_str(), lease, entry, ttl).await;
+                held.lease = None;
+                filled
+            }
+            // Any invalidation at all: coarse, but nothing has to be tracked key by key.
+            None => self.fill_unfenced(request, entry, ttl, || self.invalidations() != began).await,
+        }
+    }
+}

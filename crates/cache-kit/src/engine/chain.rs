@@ -1,0 +1,45 @@
+//! Which loads the current task is inside of, so that a load that waits for itself is an error, not a hang.
+
+use std::any::TypeId;
+use std::sync::Arc;
+
+tokio::task_local! {
+    static CHAIN: Option<Arc<Link>>;
+}
+
+/// A load, and the load that it was begun inside of.
+pub(super) struct Link {
+    /// Which cache, by the address of what its clones share.
+    cache: usize,
+    key: Box<str>,
+    tag: TypeId,
+    within: Option<Arc<Self>>,
+}
+
+/// The innermost load that this task is inside of.
+fn current() -> Option<Arc<Link>> {
+    CHAIN.try_with(Clone::clone).ok().flatten()
+}
+
+/// Whether this task is inside of a load of this key.
+pub(super) fn contains(cache: usize, key: &str, tag: TypeId) -> bool {
+    let mut next = current();
+    while let Some(link) = next {
+        if link.cache == cache && link.tag == tag && &*link.key == key {
+            return true;
+        }
+        next = link.within.clone();
+    }
+    false
+}
+
+/// A load about to begin, inside of what the current task is inside of. Made before the load is spawned, so
+/// that the chain crosses tasks.
+pub(super) fn link(cache: usize, key: &str, tag: TypeId) -> Arc<Link> {
+    Arc::new(Link { cache, key: key.into(), tag, within: current() })
+}
+
+/// Runs the load inside of its link.
+pub(super) async fn within<F: Future>(link: Arc<Link>, load: F) -> F::Output {
+    CHAIN.scope(Some(link), load).await
+}

@@ -1,0 +1,147 @@
+//! Storing what was loaded, unless an invalidation came first; and giving leases back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+
+use super::flight::Leader;
+use super::{Engine, Request};
+use crate::backend::{CacheBackend, Filled, Lease};
+use crate::entity::CacheValue;
+use crate::entry::{self, Stamp};
+use crate::error::Result;
+use crate::key::Key;
+use crate::observe::{Event, survived};
+use crate::outcome::Stored;
+
+/// What a load may do with its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Permit {
+    /// Fill under the lease that the leader holds.
+    Lease,
+    /// Write, as long as the key was not invalidated in this process: the backend has no fence.
+    Unfenced,
+    /// Leave it: somebody else holds the lease.
+    LeftToOther,
+    /// Leave it: what the backend holds is not known.
+    Unknown,
+}
+
+impl<B: CacheBackend> Engine<B> {
+    /// Stores a loaded value as its permit allows.
+    pub(super) async fn fill<T: CacheValue>(
+        &self,
+        leader: &mut Leader,
+        request: &Request<'_>,
+        permit: Permit,
+        value: &T,
+        cost: Duration,
+    ) -> Result<Stored> {
+        match permit {
+            Permit::LeftToOther => return Ok(Stored::LeftToOther),
+            Permit::Unknown => return Ok(Stored::BackendUnknown),
+            Permit::Lease | Permit::Unfenced => {}
+        }
+        let filled = match self.seal(request, value, cost) {
+            Ok((entry, ttl)) => {
+                let started = self.observer.start(&self.settings.clock);
+                let filled = match &leader.lease {
+                    Some(lease) => self.backend().fill(request.key.as_str(), lease, entry, ttl).await,
+                    None => self.fill_unfenced(request, entry, ttl, || leader.is_detached()).await,
+                };
+                if matches!(filled, Ok(Filled::Stored)) {
+                    let key = request.key.as_str();
+                    self.observer.timed(started, &self.settings.clock, |m, took| m.record_set(key, took));
+                }
+                filled
+            }
+            Err(error) => Err(error),
+        };
+        let lease = leader.lease.take();
+        match filled {
+            Ok(filled) => Ok(self.count_fill(filled)),
+            Err(error) => {
+                self.count(Event::StoreFailed);
+                self.observer.tell(|metrics| metrics.record_error(request.key.as_str(), &error.to_string()));
+                survived("a loaded value was not stored", &error);
+                if let Some(lease) = lease {
+                    self.release(&request.key, &lease).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn count_fill(&self, filled: Filled) -> Stored {
+        match filled {
+            Filled::Stored => {
+                self.count(Event::Stored);
+                Stored::Yes
+            }
+            Filled::Refused => {
+                self.count(Event::FencedOff);
+                Stored::FencedOff
+            }
+        }
+    }
+
+    /// The entry of a value, and its life.
+    pub(super) fn seal<T: CacheValue>(
+        &self,
+        request: &Request<'_>,
+        value: &T,
+        cost: Duration,
+    ) -> Result<(Bytes, Option<Duration>)> {
+        let settings = &self.settings;
+        let ttl = request.ttl.or_else(|| settings.ttl.ttl_for(request.prefix));
+        let stamp = Stamp {
+            schema: request.schema,
+            key_hash: request.key.hash(),
+            written_at: settings.clock.unix_millis(),
+            ttl,
+            load_cost: cost,
+        };
+        let limit =
+            self.core.capabilities.max_value_bytes.unwrap_or(usize::MAX).min(settings.max_value_bytes);
+        let entry = entry::seal(value, settings.codec, &stamp, settings.verify_roundtrip, limit)?;
+        Ok((entry, ttl))
+    }
+
+    /// Writes if nothing was invalidated since the load began, looks again afterwards, and takes the value
+    /// away if something was. Between the write and the second look another reader may see it: that is what
+    /// a backend without a fence cannot prevent.
+    pub(super) async fn fill_unfenced(
+        &self,
+        request: &Request<'_>,
+        entry: Bytes,
+        ttl: Option<Duration>,
+        invalidated: impl Fn() -> bool + Send,
+    ) -> Result<Filled> {
+        if invalidated() {
+            return Ok(Filled::Refused);
+        }
+        let key = request.key.as_str();
+        self.backend().set(key, entry, ttl).await?;
+        if invalidated() {
+            self.backend().delete(key).await?;
+            return Ok(Filled::Refused);
+        }
+        Ok(Filled::Stored)
+    }
+
+    pub(super) async fn release(&self, key: &Key<'_>, lease: &Lease) {
+        if let Err(error) = self.backend().release(key.as_str(), lease).await {
+            // It ends by itself.
+            self.backend_failed(key, "a lease was not given back", &error);
+        }
+    }
+
+    /// Gives a lease back from a `drop`, which cannot wait: a backend in memory is done at the first poll, a
+    /// network client has by then queued the command. Otherwise the lease ends by itself.
+    pub(super) fn release_at_once(&self, key: &str, lease: Option<Lease>) {
+        if let Some(lease) = lease {
+            let _ = self.backend().release(key, &lease).now_or_never();
+        }
+    }
+}

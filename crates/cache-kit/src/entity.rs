@@ -1,0 +1,64 @@
+//! What can be cached: values, and entities that know their own key.
+
+use std::fmt::Display;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Result;
+
+/// Anything that can be stored and read back: implemented for every type that fits, never by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be cached",
+    note = "a cached value is `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`: add \
+            `#[derive(Clone, serde::Serialize, serde::Deserialize)]`, and own the data instead of borrowing it"
+)]
+pub trait CacheValue: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> CacheValue for T {}
+
+/// A value with an identity, stored under `prefix:id`.
+///
+/// ```
+/// use cache_kit::CacheEntity;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct User { id: u64, name: String }
+///
+/// impl CacheEntity for User {
+///     type Key = u64;
+///     fn cache_key(&self) -> u64 { self.id }
+///     fn cache_prefix() -> &'static str { "user" }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a cache entity",
+    note = "implement `CacheEntity` (key and prefix), or use `Cache::get_or_load`, which needs no trait"
+)]
+pub trait CacheEntity: CacheValue {
+    /// The identity. Two ids are one key exactly if they display alike.
+    type Key: Display + Clone + Send + Sync + 'static;
+
+    /// The identity of this entity.
+    fn cache_key(&self) -> Self::Key;
+
+    /// What sets this kind of entity apart from the others, such as `user`.
+    fn cache_prefix() -> &'static str;
+
+    /// The version of the stored form. Raise it when the type's fields change: entries of other versions
+    /// are misses. Default: 0.
+    #[must_use]
+    fn cache_version() -> u32 {
+        0
+    }
+
+    /// Says no to an entity that must not be used; asked after a load and after a hit. A cached entity that is
+    /// refused is a miss; one from the source is an error. Default: all are good.
+    ///
+    /// # Errors
+    /// Why the entity must not be used.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+}

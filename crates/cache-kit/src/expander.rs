@@ -1,0 +1,368 @@
+//! The entity door: feeders, repositories, strategies.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::CacheBackend;
+use crate::engine::{Answer, Engine, Load, LoadMany, Request, Settings};
+use crate::entity::{CacheEntity, CacheValue};
+use crate::entry::schema_of;
+use crate::error::Result;
+use crate::feed::CacheFeed;
+use crate::key::Key;
+use crate::observe::{CacheMetrics, Observer, Stats};
+use crate::outcome::{Outcome, Source};
+use crate::policy::{self, OperationConfig, TtlPolicy};
+use crate::repository::DataRepository;
+use crate::strategy::CacheStrategy;
+
+/// Reads entities through a backend.
+///
+/// Takes any backend by value, `Box<dyn CacheBackend>` and `Arc<dyn CacheBackend>` included.
+///
+/// ```
+/// use cache_kit::backend::InMemoryBackend;
+/// use cache_kit::{CacheEntity, CacheExpander, CacheStrategy, GenericFeeder, InMemoryRepository};
+/// # #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// # struct User { id: u64, name: String }
+/// # impl CacheEntity for User {
+/// #     type Key = u64;
+/// #     fn cache_key(&self) -> u64 { self.id }
+/// #     fn cache_prefix() -> &'static str { "user" }
+/// # }
+/// # async fn run() -> cache_kit::Result<()> {
+/// let mut users = InMemoryRepository::new();
+/// users.insert(7, User { id: 7, name: "Ada".into() });
+/// let expander = CacheExpander::new(InMemoryBackend::new());
+///
+/// let mut feeder = GenericFeeder::<User>::new(7);
+/// expander.with(&mut feeder, &users, CacheStrategy::Refresh).await?;
+/// assert_eq!(feeder.data.unwrap().name, "Ada");
+///
+/// // The same without a feeder.
+/// assert_eq!(expander.get(&7, &users).await?.unwrap().name, "Ada");
+/// # Ok(()) }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+/// ```
+pub struct CacheExpander<B> {
+    engine: Engine<B>,
+}
+
+impl<B: CacheBackend> CacheExpander<B> {
+    /// Default settings: entries live five minutes, in postcard, under `prefix:id`.
+    #[must_use]
+    pub fn new(backend: B) -> Self {
+        Self { engine: Engine::new(backend, Settings::default()) }
+    }
+
+    /// Is told what the cache does.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Box<dyn CacheMetrics>) -> Self {
+        self.engine.observer = Observer::new(metrics);
+        self
+    }
+
+    /// How long entries live. Default: [`TtlPolicy::Default`], five minutes.
+    #[must_use]
+    pub fn with_ttl_policy(mut self, policy: TtlPolicy) -> Self {
+        self.engine.settings.ttl = policy;
+        self
+    }
+
+    /// Puts all keys under `namespace/`.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) unless it is 1 to 64 letters, digits, `.`, `_` or `-`.
+    pub fn with_namespace(mut self, namespace: impl Into<Arc<str>>) -> Result<Self> {
+        let namespace = namespace.into();
+        crate::key::check_namespace(&namespace)?;
+        self.engine.settings.namespace = Some(namespace);
+        Ok(self)
+    }
+
+    /// The format that values are stored in. Default: [`Codec::Postcard`](crate::Codec::Postcard).
+    #[must_use]
+    pub fn with_codec(mut self, codec: crate::Codec) -> Self {
+        self.engine.settings.codec = codec;
+        self
+    }
+
+    /// Takes time from this clock. Default: the system's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: crate::Clock) -> Self {
+        self.engine.settings.clock = clock;
+        self
+    }
+
+    /// Whether each value is decoded again and compared before it is stored. Default: in debug builds.
+    #[must_use]
+    pub fn with_verify_roundtrip(mut self, verify: bool) -> Self {
+        self.engine.settings.verify_roundtrip = verify;
+        self
+    }
+
+    /// Reads the entity that the feeder asks for, and feeds it.
+    ///
+    /// The repository runs in the caller's task. **Cancel-safe**: if the caller goes away during a load, one of
+    /// those who wait for the same entity asks its own repository.
+    ///
+    /// # Errors
+    /// What the feeder's hooks, the entity's `validate`, or the source say; with
+    /// [`CacheStrategy::Fresh`] also a backend that fails.
+    pub async fn with<T, F, R>(&self, feeder: &mut F, repository: &R, strategy: CacheStrategy) -> Result<()>
+    where
+        T: CacheEntity,
+        F: CacheFeed<T>,
+        R: DataRepository<T>,
+    {
+        self.with_config(feeder, repository, strategy, OperationConfig::default()).await
+    }
+
+    /// [`with`](Self::with) with options for this call.
+    ///
+    /// # Errors
+    /// As `with`; also [`InvalidInput`](crate::ErrorKind::InvalidInput) for a lifetime of zero.
+    pub async fn with_config<T, F, R>(
+        &self,
+        feeder: &mut F,
+        repository: &R,
+        strategy: CacheStrategy,
+        config: OperationConfig,
+    ) -> Result<()>
+    where
+        T: CacheEntity,
+        F: CacheFeed<T>,
+        R: DataRepository<T>,
+    {
+        self.with_outcome(feeder, repository, strategy, config).await.map(|_| ())
+    }
+
+    /// [`with_config`](Self::with_config), telling also where the entity came from, how old it is, and what
+    /// went wrong on the way. The entity itself went to the feeder.
+    ///
+    /// # Errors
+    /// As `with_config`.
+    pub async fn with_outcome<T, F, R>(
+        &self,
+        feeder: &mut F,
+        repository: &R,
+        strategy: CacheStrategy,
+        config: OperationConfig,
+    ) -> Result<Outcome<()>>
+    where
+        T: CacheEntity,
+        F: CacheFeed<T>,
+        R: DataRepository<T>,
+    {
+        feeder.validate()?;
+        let id = feeder.entity_id();
+        let request = self.request::<T>(&id, config.ttl, strategy)?;
+        let mut source = FromRepository { repository, id: &id, retries: config.retries };
+        let answer = self.engine.read_inline(&request, &mut source, is_valid::<T>).await?;
+        let key = request.key.as_str();
+        match answer.source {
+            Source::Cache => feeder.on_hit(key)?,
+            _ if strategy == CacheStrategy::Bypass => {}
+            _ => feeder.on_miss(key)?,
+        }
+        if let Some(entity) = &answer.value {
+            feeder.on_loaded(entity)?;
+        }
+        let outcome = self.engine.outcome(answer);
+        let mut entity = None;
+        let outcome = outcome.map(|value| entity = value);
+        feeder.feed(entity);
+        Ok(outcome)
+    }
+
+    /// The entity with this id: the cached one, or else the repository's, which is stored. `None` if the
+    /// repository does not have it, which is not stored.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with).
+    pub async fn get<T, R>(&self, id: &T::Key, repository: &R) -> Result<Option<T>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        let request = self.request::<T>(id, None, CacheStrategy::Refresh)?;
+        let mut source = FromRepository { repository, id, retries: 0 };
+        Ok(self.engine.read_inline(&request, &mut source, is_valid::<T>).await?.value)
+    }
+
+    /// [`get`](Self::get) by strategy and with options, telling also how it went.
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config).
+    pub async fn get_outcome<T, R>(
+        &self,
+        id: &T::Key,
+        repository: &R,
+        strategy: CacheStrategy,
+        config: OperationConfig,
+    ) -> Result<Outcome<Option<T>>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        let request = self.request::<T>(id, config.ttl, strategy)?;
+        let mut source = FromRepository { repository, id, retries: config.retries };
+        let answer = self.engine.read_inline(&request, &mut source, is_valid::<T>).await?;
+        Ok(self.engine.outcome(answer))
+    }
+
+    /// [`get`](Self::get) with a load that is detached from the caller: it runs to its end in a task of its
+    /// own even if the caller goes away.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub async fn get_owned<T, R>(&self, id: T::Key, repository: Arc<R>) -> Result<Option<T>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T> + 'static,
+    {
+        let request = self.request::<T>(&id, None, CacheStrategy::Refresh)?;
+        let source = FromShared { repository, id };
+        Ok(self.engine.read_owned(&request, source, is_valid::<T>).await?.value)
+    }
+
+    /// The entities with these ids, one answer for each, in order: the cached ones from one read of the
+    /// backend, the others from one [`fetch_by_ids`](DataRepository::fetch_by_ids).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_many<T, R>(&self, ids: &[T::Key], repository: &R) -> Result<Vec<Option<T>>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        let requests: Result<Vec<_>> =
+            ids.iter().map(|id| self.request::<T>(id, None, CacheStrategy::Refresh)).collect();
+        let loader = ByIds { ids, repository };
+        let answers: Vec<Answer<T>> = self.engine.read_many(&requests?, loader, is_valid::<T>).await?;
+        Ok(answers.into_iter().map(|answer| answer.value).collect())
+    }
+
+    /// Removes an entity. When this returns `Ok`, no older value comes back: a load that had begun stores
+    /// nothing, and a read that begins now does not join it. Call it after the change is committed.
+    ///
+    /// # Errors
+    /// When the backend may still hold the old value.
+    pub async fn invalidate<T: CacheEntity>(&self, id: &T::Key) -> Result<()> {
+        self.engine.invalidate(&self.key::<T>(id)?).await
+    }
+
+    /// Removes many entities, each as [`invalidate`](Self::invalidate) does.
+    ///
+    /// # Errors
+    /// As `invalidate`, for any of them.
+    pub async fn invalidate_many<T: CacheEntity>(&self, ids: &[T::Key]) -> Result<()> {
+        let keys: Result<Vec<_>> = ids.iter().map(|id| self.key::<T>(id)).collect();
+        self.engine.invalidate_many(&keys?).await
+    }
+
+    /// What this cache has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// The backend below.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        self.engine.backend()
+    }
+
+    /// How many loads are under way that others would join.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn loads_under_way(&self) -> usize {
+        self.engine.loads_under_way()
+    }
+
+    fn key<T: CacheEntity>(&self, id: &T::Key) -> Result<Key<'static>> {
+        Key::from_id(self.engine.settings.namespace.as_deref(), T::cache_prefix(), id)
+    }
+
+    fn request<T: CacheEntity>(
+        &self,
+        id: &T::Key,
+        ttl: Option<Duration>,
+        strategy: CacheStrategy,
+    ) -> Result<Request<'static>> {
+        policy::check_call_ttl(ttl)?;
+        Ok(Request {
+            key: self.key::<T>(id)?,
+            schema: schema_of::<T>(T::cache_version()),
+            prefix: T::cache_prefix(),
+            ttl,
+            strategy,
+        })
+    }
+}
+
+fn is_valid<T: CacheEntity>(entity: &T) -> bool {
+    entity.validate().is_ok()
+}
+
+/// A repository that is asked in the caller's task, again if it fails.
+struct FromRepository<'a, R, K> {
+    repository: &'a R,
+    id: &'a K,
+    retries: u32,
+}
+
+impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromRepository<'_, R, T::Key> {
+    async fn load(&mut self) -> Result<Option<T>> {
+        let mut tried = 0;
+        loop {
+            match self.repository.fetch_by_id(self.id).await {
+                Ok(found) => return valid(found),
+                Err(error) if tried == self.retries => return Err(error),
+                Err(_) => tried += 1,
+            }
+            policy::pause_before_retry(tried).await;
+        }
+    }
+}
+
+/// A repository that outlives the caller.
+struct FromShared<R, K> {
+    repository: Arc<R>,
+    id: K,
+}
+
+impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromShared<R, T::Key> {
+    async fn load(&mut self) -> Result<Option<T>> {
+        valid(self.repository.fetch_by_id(&self.id).await?)
+    }
+}
+
+struct ByIds<'a, R, K> {
+    ids: &'a [K],
+    repository: &'a R,
+}
+
+impl<T: CacheEntity + CacheValue, R: DataRepository<T>> LoadMany<T> for ByIds<'_, R, T::Key> {
+    async fn load(self, missing: Vec<usize>) -> Result<Vec<Option<T>>> {
+        let ids: Vec<T::Key> = missing.iter().map(|&at| self.ids[at].clone()).collect();
+        self.repository.fetch_by_ids(&ids).await?.into_iter().map(valid).collect()
+    }
+}
+
+/// An entity from the source that says it must not be used is an error.
+fn valid<T: CacheEntity>(found: Option<T>) -> Result<Option<T>> {
+    if let Some(entity) = &found {
+        entity.validate()?;
+    }
+    Ok(found)
+}
+
+impl<B: CacheBackend> fmt::Debug for CacheExpander<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheExpander")
+            .field("backend", &self.backend().capabilities().name)
+            .finish_non_exhaustive()
+    }
+}

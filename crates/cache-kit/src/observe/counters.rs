@@ -1,0 +1,227 @@
+//! Counters that many threads can bump without waiting for each other.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::entry::Reject;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Event {
+    Hit,
+    Miss,
+    Stale,
+    Load,
+    LoadFailed,
+    SharedLoad,
+    Stored,
+    FencedOff,
+    StoreFailed,
+    BackendError,
+    Invalidation,
+    // The rejects follow in the order of `Reject`.
+    FirstReject,
+}
+
+const REJECTS: usize = Reject::Undecodable as usize + 1;
+const EVENTS: usize = Event::FirstReject as usize + REJECTS;
+/// As many threads count without sharing a cache line.
+const STRIPES: usize = 16;
+
+/// One thread's share, on cache lines of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Stripe([AtomicU64; EVENTS]);
+
+/// All counters of one cache.
+pub(crate) struct Counters(Box<[Stripe]>);
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        Self((0..STRIPES).map(|_| Stripe::default()).collect())
+    }
+
+    pub(crate) fn count(&self, event: Event) {
+        self.bump(event as usize);
+    }
+
+    pub(crate) fn count_reject(&self, reject: Reject) {
+        self.bump(Event::FirstReject as usize + reject as usize);
+    }
+
+    fn bump(&self, at: usize) {
+        self.0[stripe()].0[at].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn sum(&self, at: usize) -> u64 {
+        self.0.iter().map(|stripe| stripe.0[at].load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let of = |event: Event| self.sum(event as usize);
+        let rejected = |reject: Reject| self.sum(Event::FirstReject as usize + reject as usize);
+        Stats {
+            hits: of(Event::Hit),
+            misses: of(Event::Miss),
+            stale: of(Event::Stale),
+            loads: of(Event::Load),
+            load_failures: of(Event::LoadFailed),
+            shared_loads: of(Event::SharedLoad),
+            stored: of(Event::Stored),
+            fenced_off: of(Event::FencedOff),
+            store_failures: of(Event::StoreFailed),
+            backend_errors: of(Event::BackendError),
+            invalidations: of(Event::Invalidation),
+            rejected: RejectedStats {
+                foreign: rejected(Reject::Foreign),
+                unknown_format: rejected(Reject::UnknownFormat),
+                truncated: rejected(Reject::Truncated),
+                corrupt: rejected(Reject::Corrupt),
+                wrong_key: rejected(Reject::WrongKey),
+                wrong_schema: rejected(Reject::WrongSchema),
+                too_large: rejected(Reject::TooLarge),
+                undecodable: rejected(Reject::Undecodable),
+            },
+        }
+    }
+}
+
+/// The stripe of this thread.
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    MINE.try_with(|mine| {
+        if mine.get() == usize::MAX {
+            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
+        }
+        mine.get()
+    })
+    // A thread that is ending still counts somewhere.
+    .unwrap_or(0)
+}
+
+/// What a cache has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Reads that the cache answered. What a load answered is never counted here.
+    pub hits: u64,
+    /// Reads that the cache could not answer: nothing there, or nothing usable.
+    pub misses: u64,
+    /// Those of the misses that found an entry past its fresh life.
+    pub stale: u64,
+    /// Reads of the source that were begun.
+    pub loads: u64,
+    /// Those of the loads that failed or panicked.
+    pub load_failures: u64,
+    /// Reads that were answered by a load that another read had begun.
+    pub shared_loads: u64,
+    /// Values stored.
+    pub stored: u64,
+    /// Loaded values that were not stored because the key was invalidated or written meanwhile.
+    pub fenced_off: u64,
+    /// Loaded values that could not be stored: not encodable, too large, refused by the backend.
+    pub store_failures: u64,
+    /// Operations of the backend that failed.
+    pub backend_errors: u64,
+    /// Keys invalidated.
+    pub invalidations: u64,
+    /// Entries that were found and not used, by reason. Each is one of the misses.
+    pub rejected: RejectedStats,
+}
+
+/// Entries that were found and not used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RejectedStats {
+    /// Not written by this crate.
+    pub foreign: u64,
+    /// Of a format, or in a codec, that this build does not know.
+    pub unknown_format: u64,
+    /// Cut short.
+    pub truncated: u64,
+    /// With a checksum that does not fit.
+    pub corrupt: u64,
+    /// Stored for another key: must stay zero, whatever the servers do.
+    pub wrong_key: u64,
+    /// Stored for another type, or another version of it.
+    pub wrong_schema: u64,
+    /// Larger than this cache accepts.
+    pub too_large: u64,
+    /// Whole, but refused by the codec or by the entity itself.
+    pub undecodable: u64,
+}
+
+impl Stats {
+    /// The share of reads that the cache answered, from 0 to 1; 0 if there were none.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
+    pub fn hit_rate(&self) -> f64 {
+        let reads = self.hits + self.misses;
+        if reads == 0 { 0.0 } else { self.hits as f64 / reads as f64 }
+    }
+}
+
+impl RejectedStats {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self {
+            foreign,
+            unknown_format,
+            truncated,
+            corrupt,
+            wrong_key,
+            wrong_schema,
+            too_large,
+            undecodable,
+        } = *self;
+        foreign + unknown_format + truncated + corrupt + wrong_key + wrong_schema + too_large + undecodable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_and_reject_has_a_counter_of_its_own() {
+        let counters = Counters::new();
+        counters.count(Event::Hit);
+        counters.count(Event::Invalidation);
+        counters.count(Event::Invalidation);
+        counters.count_reject(Reject::Foreign);
+        counters.count_reject(Reject::Undecodable);
+        let stats = counters.snapshot();
+        assert_eq!(
+            stats,
+            Stats {
+                hits: 1,
+                invalidations: 2,
+                rejected: RejectedStats { foreign: 1, undecodable: 1, ..Default::default() },
+                ..Default::default()
+            }
+        );
+        assert_eq!(stats.rejected.total(), 2);
+    }
+
+    #[test]
+    fn the_hit_rate_of_nothing_is_zero() {
+        assert_eq!(Stats::default().hit_rate(), 0.0);
+        assert_eq!(Stats { hits: 3, misses: 1, ..Default::default() }.hit_rate(), 0.75);
+    }
+
+    #[test]
+    fn nothing_is_lost_between_threads() {
+        let counters = Counters::new();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..10_000).for_each(|_| counters.count(Event::Hit)));
+            }
+        });
+        assert_eq!(counters.snapshot().hits, 80_000);
+    }
+}

@@ -1,0 +1,139 @@
+//! How long entries live, and what one call may change.
+
+use std::time::Duration;
+
+/// The life of entries where nothing else is said.
+pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(300);
+
+/// How long entries live.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub enum TtlPolicy {
+    /// Five minutes.
+    #[default]
+    Default,
+    /// This long. Zero is refused when the entry is written.
+    Fixed(Duration),
+    /// Without end: entries leave only by invalidation or eviction.
+    Infinite,
+    /// As the function says for the entity's prefix ([`CacheEntity::cache_prefix`](crate::CacheEntity)).
+    PerType(fn(&str) -> Duration),
+}
+
+impl TtlPolicy {
+    /// The life of entries under this prefix; `None` is without end.
+    #[must_use]
+    pub fn ttl_for(&self, prefix: &str) -> Option<Duration> {
+        match self {
+            Self::Default => Some(DEFAULT_TTL),
+            Self::Fixed(ttl) => Some(*ttl),
+            Self::Infinite => None,
+            Self::PerType(ttl) => Some(ttl(prefix)),
+        }
+    }
+}
+
+/// What one call changes, where the load runs in the caller's own task.
+///
+/// ```
+/// use cache_kit::OperationConfig;
+/// use std::time::Duration;
+///
+/// let config = OperationConfig::default().with_ttl(Duration::from_secs(60)).with_retry(2);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperationConfig {
+    /// The life of an entry that this call stores. Default: the cache's.
+    pub ttl: Option<Duration>,
+    /// How often a failed read of the source is tried again, after 50 ms and then twice as long each time, up
+    /// to a second, with jitter. Default: not at all.
+    pub retries: u32,
+}
+
+impl OperationConfig {
+    /// Stores for this long.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Tries a failed read of the source again, up to `count` times.
+    #[must_use]
+    pub fn with_retry(mut self, count: u32) -> Self {
+        self.retries = count;
+        self
+    }
+}
+
+/// What one call of [`Cache`](crate::Cache) changes where the load is detached from its caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// The life of an entry that this call stores. Default: the cache's.
+    pub ttl: Option<Duration>,
+    /// What the call may do with cache and source. Default: [`Refresh`](crate::CacheStrategy::Refresh).
+    pub strategy: crate::CacheStrategy,
+}
+
+impl LoadOptions {
+    /// Stores for this long.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Reads by this strategy.
+    #[must_use]
+    pub fn with_strategy(mut self, strategy: crate::CacheStrategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+}
+
+/// What one call of [`Cache`](crate::Cache) changes where the load runs in the caller's task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InlineOptions {
+    /// The life of an entry that this call stores. Default: the cache's.
+    pub ttl: Option<Duration>,
+    /// What the call may do with cache and source. Default: [`Refresh`](crate::CacheStrategy::Refresh).
+    pub strategy: crate::CacheStrategy,
+}
+
+impl InlineOptions {
+    /// Stores for this long.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Reads by this strategy.
+    #[must_use]
+    pub fn with_strategy(mut self, strategy: crate::CacheStrategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+}
+
+/// Refuses a lifetime of zero where a call asks for it.
+pub(crate) fn check_call_ttl(ttl: Option<Duration>) -> crate::Result<()> {
+    if ttl == Some(Duration::ZERO) {
+        return Err(crate::Error::invalid("ttl is zero")
+            .with_hint("leave it out for the cache's own, or use CacheStrategy::Bypass to store nothing"));
+    }
+    Ok(())
+}
+
+/// Waits before the source is asked again for the `retry`-th time: 50 ms, twice as long each time up to a
+/// second, of which up to half is left to chance.
+pub(crate) async fn pause_before_retry(retry: u32) {
+    let longest = Duration::from_millis(50u64 << (retry - 1).min(5)).min(Duration::from_secs(1));
+    // Without a runtime there is no timer to wait on.
+    if tokio::runtime::Handle::try_current().is_ok() {
+        tokio::time::sleep(longest.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+    }
+}

@@ -1,0 +1,144 @@
+//! An expander to be shared.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::backend::CacheBackend;
+use crate::entity::CacheEntity;
+use crate::error::Result;
+use crate::expander::CacheExpander;
+use crate::feed::CacheFeed;
+use crate::observe::{CacheMetrics, Stats};
+use crate::policy::OperationConfig;
+use crate::repository::DataRepository;
+use crate::strategy::CacheStrategy;
+
+/// A [`CacheExpander`] that is cheap to clone: for the state of a web service. All clones are one cache.
+pub struct CacheService<B> {
+    expander: Arc<CacheExpander<B>>,
+}
+
+impl<B: CacheBackend> CacheService<B> {
+    /// A service over a backend, with default settings.
+    #[must_use]
+    pub fn new(backend: B) -> Self {
+        Self::from_expander(CacheExpander::new(backend))
+    }
+
+    /// A service that tells a metrics hook what it does.
+    #[must_use]
+    pub fn with_metrics(backend: B, metrics: Box<dyn CacheMetrics>) -> Self {
+        Self::from_expander(CacheExpander::new(backend).with_metrics(metrics))
+    }
+
+    /// A service over an expander with settings of its own.
+    #[must_use]
+    pub fn from_expander(expander: CacheExpander<B>) -> Self {
+        Self { expander: Arc::new(expander) }
+    }
+
+    /// Reads the entity that the feeder asks for, and feeds it; see [`CacheExpander::with`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::with`.
+    pub async fn execute<T, F, R>(
+        &self,
+        feeder: &mut F,
+        repository: &R,
+        strategy: CacheStrategy,
+    ) -> Result<()>
+    where
+        T: CacheEntity,
+        F: CacheFeed<T>,
+        R: DataRepository<T>,
+    {
+        self.expander.with(feeder, repository, strategy).await
+    }
+
+    /// [`execute`](Self::execute) with options for this call.
+    ///
+    /// # Errors
+    /// As [`CacheExpander::with_config`].
+    pub async fn execute_with_config<T, F, R>(
+        &self,
+        feeder: &mut F,
+        repository: &R,
+        strategy: CacheStrategy,
+        config: OperationConfig,
+    ) -> Result<()>
+    where
+        T: CacheEntity,
+        F: CacheFeed<T>,
+        R: DataRepository<T>,
+    {
+        self.expander.with_config(feeder, repository, strategy, config).await
+    }
+
+    /// The entity with this id; see [`CacheExpander::get`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::get`.
+    pub async fn get<T, R>(&self, id: &T::Key, repository: &R) -> Result<Option<T>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        self.expander.get(id, repository).await
+    }
+
+    /// The entity with this id, by a load that outlives the caller; see [`CacheExpander::get_owned`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::get_owned`.
+    pub async fn get_owned<T, R>(&self, id: T::Key, repository: Arc<R>) -> Result<Option<T>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T> + 'static,
+    {
+        self.expander.get_owned(id, repository).await
+    }
+
+    /// The entities with these ids; see [`CacheExpander::get_many`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::get_many`.
+    pub async fn get_many<T, R>(&self, ids: &[T::Key], repository: &R) -> Result<Vec<Option<T>>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        self.expander.get_many(ids, repository).await
+    }
+
+    /// Removes an entity; see [`CacheExpander::invalidate`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::invalidate`.
+    pub async fn invalidate<T: CacheEntity>(&self, id: &T::Key) -> Result<()> {
+        self.expander.invalidate::<T>(id).await
+    }
+
+    /// What this cache has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.expander.stats()
+    }
+
+    /// The expander below.
+    #[must_use]
+    pub fn expander(&self) -> &CacheExpander<B> {
+        &self.expander
+    }
+}
+
+impl<B> Clone for CacheService<B> {
+    fn clone(&self) -> Self {
+        Self { expander: Arc::clone(&self.expander) }
+    }
+}
+
+impl<B: CacheBackend> fmt::Debug for CacheService<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CacheService").field(&self.expander).finish()
+    }
+}

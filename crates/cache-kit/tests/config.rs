@@ -1,0 +1,113 @@
+//! Configuration by URL, builder and environment: what is wrong is named.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use cache_kit::backend::{CacheBackend, InMemoryBackend};
+use cache_kit::{Cache, ErrorKind, TtlPolicy, backend};
+
+#[tokio::test]
+async fn one_url_sets_backend_and_cache() {
+    let cache = Cache::from_url("memory://?max_entries=10k&ttl=5m&namespace=shop&codec=json&max_value=1kb").unwrap();
+    cache.set("user:1", &"Ada".to_owned()).await.unwrap();
+    let entry = cache.backend().get("shop/user:1").await.unwrap().unwrap();
+    assert_eq!(&entry[72..], br#""Ada""#);
+    assert_eq!(cache.set("big", &"x".repeat(1000)).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(cache.clear().await.unwrap(), 1);
+}
+
+#[test]
+fn what_is_wrong_with_a_url_is_named() {
+    for (url, names) in [
+        ("memory://?ttl=0s", "ttl is zero"),
+        ("memory://?ttl=5", "`ttl` cannot be read"),
+        ("memory://?ttl=soon", "`ttl` cannot be read"),
+        ("memory://?namespace=a/b", "namespace"),
+        ("memory://?namespace=", "namespace"),
+        ("memory://?codec=xml", "`codec`"),
+        ("memory://?max_value=1", "max_value_bytes"),
+        ("memory://?max_entries=many", "`max_entries`"),
+        ("memory://?maxentries=1", "unknown URL parameter `maxentries`"),
+        ("memory://h", "no host"),
+        ("gopher://h", "`gopher`"),
+        ("", "no scheme"),
+    ] {
+        let error = Cache::from_url(url).unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(names), "{url}: {error}");
+    }
+    assert!(Cache::from_url("memory://?ttl=none").is_ok());
+}
+
+#[test]
+fn what_is_wrong_with_a_setting_is_named() {
+    let backend = InMemoryBackend::new;
+    for (builder, names) in [
+        (Cache::builder().ttl(Duration::ZERO), "ttl"),
+        (Cache::builder().ttl_policy(TtlPolicy::Fixed(Duration::ZERO)), "ttl"),
+        (Cache::builder().namespace("a b"), "namespace"),
+        (Cache::builder().max_value_bytes(0), "max_value_bytes"),
+    ] {
+        let error = builder.build(backend()).unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(names), "{error}");
+    }
+    let expander = cache_kit::CacheExpander::new(backend());
+    assert!(expander.with_namespace("a b").is_err());
+}
+
+#[tokio::test]
+async fn a_cache_without_a_namespace_is_not_cleared_by_accident() {
+    let backend = InMemoryBackend::new();
+    let cache = Cache::new(backend.clone());
+    cache.set("k", &1).await.unwrap();
+    let error = cache.clear().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("namespace"), "{error}");
+    assert_eq!(backend.stats().entries, 1);
+}
+
+#[tokio::test]
+async fn bad_arguments_are_refused_by_name() {
+    let cache = Cache::new(InMemoryBackend::new());
+    assert!(cache.get::<i32>("").await.unwrap_err().to_string().contains("the key is empty"));
+    assert!(cache.invalidate("").await.is_err());
+    let zero = cache_kit::LoadOptions::default().with_ttl(Duration::ZERO);
+    assert!(cache.set_with("k", zero, &1).await.unwrap_err().to_string().contains("ttl is zero"));
+    let fresh = cache_kit::LoadOptions::default().with_strategy(cache_kit::CacheStrategy::Fresh);
+    let found = cache.get_or_load_with("k", fresh, || async { Ok::<i32, std::io::Error>(1) }).await;
+    assert!(found.unwrap_err().to_string().contains("use Cache::get"));
+}
+
+/// Prints what the environment selects; run by the test below in processes with environments of their own.
+#[test]
+fn child_that_prints_what_the_environment_selects() {
+    if std::env::var_os("CACHE_KIT_TEST_CHILD").is_none() {
+        return;
+    }
+    match (backend::from_env(), Cache::from_env()) {
+        (Ok(backend), Ok(cache)) => println!("[{} {:?}]", backend.capabilities().name, cache),
+        (Err(error), Err(_)) => println!("[error: {error}]"),
+        _ => println!("[they differ]"),
+    }
+}
+
+#[test]
+fn the_environment_selects_the_backend() {
+    let selected = |vars: &[(&str, &str)]| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "child_that_prints_what_the_environment_selects", "--nocapture"]);
+        for name in ["CACHE_URL", "CACHE_BACKEND"] {
+            child.env_remove(name);
+        }
+        let output = child.env("CACHE_KIT_TEST_CHILD", "1").envs(vars.iter().copied()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (from, to) = (text.find('[').unwrap(), text.rfind(']').unwrap());
+        text[from..=to].to_owned()
+    };
+    assert!(selected(&[]).starts_with("[memory Cache"));
+    assert!(selected(&[("CACHE_BACKEND", "memory")]).starts_with("[memory"));
+    assert!(selected(&[("CACHE_BACKEND", "")]).starts_with("[memory"), "empty is not set");
+    assert!(selected(&[("CACHE_URL", "memory://"), ("CACHE_BACKEND", "nonsense")]).starts_with("[memory"));
+    assert!(selected(&[("CACHE_BACKEND", "nonsense")]).starts_with("[error: bad configuration: CACHE_BACKEND"));
+    assert!(selected(&[("CACHE_URL", "memory://?max_entries=0")]).contains("max_entries is zero"));
+}

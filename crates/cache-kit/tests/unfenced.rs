@@ -1,0 +1,114 @@
+//! A backend of the user's own without a fence: the engine protects what goes through itself.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cache_kit::backend::{CacheBackend, Fence, InMemoryBackend};
+use cache_kit::testing::Gate;
+use cache_kit::{Cache, LoadOptions, Result, Stored};
+use common::{SourceDown, Users, bounded};
+use futures_util::future::join_all;
+
+/// The least that a backend must write. Writes can be held up on their way.
+struct Plain {
+    inner: InMemoryBackend,
+    before_set: Option<Gate>,
+}
+
+#[async_trait]
+impl CacheBackend for Plain {
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.inner.get(key).await
+    }
+
+    async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<()> {
+        if let Some(gate) = &self.before_set {
+            gate.pass().await;
+        }
+        self.inner.set(key, value, ttl).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.inner.delete(key).await
+    }
+}
+
+fn plain(before_set: Option<Gate>) -> (Cache, InMemoryBackend) {
+    let inner = InMemoryBackend::new();
+    let cache = Cache::new(Plain { inner: inner.clone(), before_set });
+    assert_eq!(cache.backend().capabilities().fence, Fence::None);
+    (cache, inner)
+}
+
+#[tokio::test]
+async fn a_load_that_an_invalidation_overtook_stores_nothing() {
+    let (cache, _) = plain(None);
+    let (users, gate) = (Users::with(&[(1, "old")]), Gate::new());
+    let (reader, slow) = (cache.clone(), users.behind(&gate));
+    let old = tokio::spawn(async move {
+        reader.get_or_load_outcome("user:1", LoadOptions::default(), || slow.name(1)).await.unwrap()
+    });
+    gate.reached().await;
+    users.put(1, "new");
+    cache.invalidate("user:1").await.unwrap();
+    let now = users.clone();
+    assert_eq!(bounded(cache.get_or_load("user:1", || now.name(1))).await.unwrap(), "new");
+    gate.open();
+    assert_eq!(bounded(old).await.unwrap().stored, Stored::FencedOff);
+    assert_eq!(cache.get::<String>("user:1").await.unwrap().as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn a_write_that_an_invalidation_overtook_on_its_way_is_taken_back() {
+    let gate = Gate::new();
+    let (cache, inner) = plain(Some(gate.clone()));
+    let reader = cache.clone();
+    let old = tokio::spawn(async move {
+        let loader = || async { Ok::<_, SourceDown>("old".to_owned()) };
+        reader.get_or_load_outcome("key", LoadOptions::default(), loader).await.unwrap()
+    });
+    gate.reached().await; // Loaded, and about to be written.
+    cache.invalidate("key").await.unwrap();
+    gate.open();
+    assert_eq!(bounded(old).await.unwrap().stored, Stored::FencedOff);
+    assert_eq!(inner.get("key").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_batch_that_an_invalidation_overtook_stores_nothing() {
+    let (cache, inner) = plain(None);
+    let gate = Gate::new();
+    let (reader, at) = (cache.clone(), gate.clone());
+    let batch = tokio::spawn(async move {
+        reader
+            .get_many_or_load(["a", "b"], move |missing| async move {
+                at.pass().await;
+                Ok::<_, SourceDown>(missing.into_iter().map(|key| (key, 1)).collect::<Vec<_>>())
+            })
+            .await
+    });
+    gate.reached().await;
+    cache.invalidate("a").await.unwrap();
+    gate.open();
+    assert_eq!(bounded(batch).await.unwrap().unwrap(), [Some(1), Some(1)]);
+    assert_eq!(inner.stats().entries, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_tasks_on_one_cold_key_make_one_load() {
+    let (cache, _) = plain(None);
+    let users = Users::with(&[(1, "one")]);
+    let reads = (0..10_000).map(|_| {
+        let (cache, users) = (cache.clone(), users.clone());
+        tokio::spawn(async move { cache.get_or_load("user:1", || users.name(1)).await })
+    });
+    for name in bounded(join_all(reads)).await {
+        assert_eq!(name.unwrap().unwrap(), "one");
+    }
+    assert_eq!(users.asked(), 1);
+}

@@ -1,0 +1,120 @@
+//! `cargo xtask ci`: what must hold beside the tests, cheapest first.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::step::Steps;
+use crate::{cargo, features, metadata, root, say, tidy};
+
+/// One version for everybody: another one may know other licences and other lints.
+const CARGO_DENY: &str = "0.20.2";
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    let mut steps = Steps::only(arguments);
+
+    steps.command("fmt", &mut cargo(["fmt", "--all", "--check"]))?;
+    steps.check("tidy", tidy::run)?;
+    lints(&mut steps)?;
+    each_feature(&mut steps)?;
+    steps.command("doctest", &mut cargo(["test", "--doc", "--workspace", "--all-features", "--locked"]))?;
+    let doc = ["doc", "--workspace", "--lib", "--no-deps", "--all-features", "--locked"];
+    steps.command("doc", cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    examples(&mut steps)?;
+    steps.check("tree", metadata::core_has_no_client)?;
+    steps.check("rust-version", metadata::rust_version_is_true)?;
+    deny(&mut steps)?;
+    bench(&mut steps)?;
+    steps.finish()
+}
+
+fn lints(steps: &mut Steps) -> Result<(), String> {
+    let all =
+        ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
+    steps.command("clippy", &mut cargo(all))?;
+    let bare = ["clippy", "-p", "cache-kit", "--no-default-features", "--locked", "--", "-D", "warnings"];
+    steps.command("clippy without features", &mut cargo(bare))
+}
+
+fn each_feature(steps: &mut Steps) -> Result<(), String> {
+    let path = root().join("crates/cache-kit/Cargo.toml");
+    let manifest = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    for feature in features::of(&manifest) {
+        // Clippy and not `check`: with warnings denied only here, what the steps before compiled is used again.
+        let bare = ["clippy", "-p", "cache-kit", "--lib", "--locked", "--no-default-features", "--features"];
+        let mut command = cargo(bare);
+        command.arg(&feature).args(["--", "-D", "warnings"]);
+        steps.command(&format!("features {feature}"), &mut command)?;
+    }
+    Ok(())
+}
+
+/// Runs each program under `examples/`, once for each line of the `ci-args` file beside its manifest, with the words
+/// of the line as arguments; lines that are empty or start with `#` are skipped. Without the file: once, without
+/// arguments.
+fn examples(steps: &mut Steps) -> Result<(), String> {
+    if !steps.wants("examples") || !root().join("examples").is_dir() {
+        return Ok(());
+    }
+    for example in metadata::examples()? {
+        let runs = match std::fs::read_to_string(example.directory.join("ci-args")) {
+            Ok(text) => lines_of_arguments(&text),
+            Err(_) => vec![Vec::new()],
+        };
+        for arguments in runs {
+            let mut command = cargo(["run", "--release", "--locked", "-p", &example.package]);
+            command.args(&example.target).arg("--").args(arguments);
+            steps.command(&format!("examples {}", example.target[1]), &mut command)?;
+        }
+    }
+    Ok(())
+}
+
+fn lines_of_arguments(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+/// Advisories are not checked: their database lives outside the registry, and a build must not change with it.
+fn deny(steps: &mut Steps) -> Result<(), String> {
+    if !steps.wants("deny") {
+        return Ok(());
+    }
+    let tools = root().join("target/tools");
+    let program = tools.join("bin/cargo-deny");
+    if installed_version(&program).as_deref() != Some(CARGO_DENY) {
+        say(format_args!(
+            "\ncargo-deny {CARGO_DENY} is built once, into target/tools; this takes some minutes"
+        ));
+        let mut install = cargo(["install", "cargo-deny", "--locked", "--force", "--version"]);
+        steps.command("deny is built", install.arg(format!("={CARGO_DENY}")).arg("--root").arg(&tools))?;
+    }
+    let mut check = Command::new(program);
+    check.current_dir(root()).args(["--all-features", "--locked", "check", "bans", "licenses", "sources"]);
+    steps.command("deny", &mut check)
+}
+
+fn installed_version(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).split_whitespace().nth(1)?.to_owned())
+}
+
+/// The benchmarks and their peers are a workspace of their own; here they only have to compile.
+fn bench(steps: &mut Steps) -> Result<(), String> {
+    if !root().join("bench/Cargo.toml").is_file() {
+        return Ok(());
+    }
+    let mut check = cargo(["check", "--manifest-path", "bench/Cargo.toml", "--benches", "--locked"]);
+    steps.command("bench", check.env("CARGO_TARGET_DIR", root().join("target/bench")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lines_of_arguments;
+
+    #[test]
+    fn each_line_of_ci_args_is_one_run() {
+        let text = "# quick\n--rounds 2\n\n  --rounds 3 --quiet\n";
+        assert_eq!(lines_of_arguments(text), [vec!["--rounds", "2"], vec!["--rounds", "3", "--quiet"]]);
+        assert!(lines_of_arguments("# nothing to run\n").is_empty());
+    }
+}

@@ -1,0 +1,84 @@
+//! The project's checks: one list for people and for CI, `cargo xtask help`.
+
+mod ci;
+mod features;
+mod install;
+mod metadata;
+mod step;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+cargo xtask test [--install] [-- ARGUMENTS]
+    Runs every test: units, integration with real Redis and Memcached, documentation; builds the examples.
+    --install installs the servers that are missing, with apt-get, dnf or brew.
+    ARGUMENTS go to `cargo test`.
+
+cargo xtask ci [STEP...]
+    Everything else that must hold, cheapest first; with names, only these steps:
+    fmt tidy clippy features doctest doc examples tree rust-version deny bench
+
+cargo xtask tidy
+    The rules about files and modules that a search can check.
+
+cargo xtask help
+    This text.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = arguments.split_first().map_or(("help", &[][..]), |(first, rest)| (first, rest));
+    let result = match command {
+        "test" => test::run(rest),
+        "ci" => ci::run(rest),
+        "tidy" if rest.is_empty() => tidy::run(),
+        "help" | "--help" | "-h" => {
+            say(HELP);
+            Ok(())
+        }
+        _ => Err(format!("not understood: {}\n\n{HELP}", arguments.join(" "))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            complain(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the workspace. Cargo says where this package is; run by hand, the program is started in the root.
+fn root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.as_deref().and_then(Path::parent).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// The cargo that runs us, started in the root.
+fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// The standard output of a command that must succeed.
+fn output_of(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{command:?} did not start: {error}"))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{command:?}: {}\n{errors}", output.status));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[expect(clippy::print_stdout, reason = "a command line tool")]
+fn say(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "a command line tool")]
+fn complain(text: impl std::fmt::Display) {
+    eprintln!("{text}");
+}
