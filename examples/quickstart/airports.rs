@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{Executor as _, Row as _};
+use sqlx::{Executor as _, QueryBuilder, Row as _};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -25,8 +25,6 @@ const SCHEMA: &str = "
     CREATE UNIQUE INDEX by_iata ON airports (iata);
     CREATE INDEX by_country ON airports (country, elevation);
 ";
-
-const INSERT: &str = "INSERT INTO airports VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 // The straight line between two points of a sphere grows with the way along its surface, so that its square
 // orders by distance without a single sine.
@@ -128,23 +126,25 @@ impl Airports {
 
         pool.execute(SCHEMA).await?;
         let mut all = pool.begin().await?;
-        for record in records()? {
-            let [x, y, z] = record.on_unit_sphere();
-            sqlx::query(INSERT)
-                .bind(record.icao)
-                .bind(Some(record.iata).filter(|iata| !iata.is_empty()))
-                .bind(record.name)
-                .bind(record.country)
-                .bind(record.elevation * METRES_PER_FOOT)
-                .bind(record.lat)
-                .bind(x)
-                .bind(y)
-                .bind(z)
+        for some in records()?.chunks(500) {
+            QueryBuilder::new("INSERT INTO airports ")
+                .push_values(some, |mut row, record| {
+                    let [x, y, z] = record.on_unit_sphere();
+                    row.push_bind(&record.icao)
+                        .push_bind(Some(&record.iata).filter(|iata| !iata.is_empty()))
+                        .push_bind(&record.name)
+                        .push_bind(&record.country)
+                        .push_bind(record.elevation * METRES_PER_FOOT)
+                        .push_bind(record.lat)
+                        .push_bind(x)
+                        .push_bind(y)
+                        .push_bind(z);
+                })
+                .build()
                 .execute(&mut *all)
                 .await?;
         }
         all.commit().await?;
-        pool.execute("ANALYZE").await?;
         Ok(Self { pool, queries: Arc::default(), _directory: Arc::new(directory) })
     }
 

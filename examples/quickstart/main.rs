@@ -142,11 +142,9 @@ async fn without_and_with(
     }
 
     report::table(&runs);
-    println!(
-        "\n  No cache and cold cache: the same {} requests. Warm: those that follow.",
-        thousands(first.len())
-    );
-    println!("  {} tasks make them; latencies include the wait for a connection.", thousands(args.tasks));
+    println!("\n  No cache, cold cache: the same requests. Warm cache: those that come after them.");
+    println!("  {} tasks make them; a latency includes the wait for a connection.", thousands(args.tasks));
+    println!("  A hit found its answer there; to wait for the query of another task is no hit.");
     Ok(())
 }
 
@@ -168,18 +166,19 @@ async fn update_and_invalidate(cache: &Cache, airports: &Airports) -> Result<(),
     const KEY: &str = "nearest:KEF";
     println!("\nAn update: which airport is nearest to Keflavik International (KEF)?\n");
     let read = async || -> Result<Neighbour, BoxError> {
+        let begun = Instant::now();
         let outcome = nearest(cache, airports, "KEF").await?;
+        let took = duration(begun.elapsed());
         let origin = match (outcome.source, outcome.age) {
-            (Source::Cache, Some(age)) => format!("from the cache, {} old", duration(age)),
+            (Source::Cache, Some(age)) => format!("from the cache, {} ms old", age.as_millis()),
             (Source::Cache, None) => "from the cache".to_owned(),
             _ => "from the database".to_owned(),
         };
         let nearest = outcome.value.into_iter().next().ok_or("KEF has no neighbours")?;
-        println!("  read        {:<24}{origin}", nearest.name);
+        println!("  read        {:<24}{origin:<30}{took:>8}", nearest.name);
         Ok(nearest)
     };
 
-    read().await?;
     let before = read().await?;
     let name = before.name.replace(" Airport", " City Airport");
     airports.rename(&before.icao, &name).await?;
@@ -217,6 +216,7 @@ async fn stampede(cache: &Cache, airports: &Airports) -> Result<(), BoxError> {
     println!("  waited      {:>5}  for the load of another", from(Source::SharedLoad));
     println!("  found it    {:>5}  in the cache", from(Source::Cache));
     println!("  all done in {}", duration(wall));
+    println!("\nOther backends, sizes and seeds: --help");
     Ok(())
 }
 

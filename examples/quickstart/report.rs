@@ -29,13 +29,13 @@ pub(crate) fn hit_rate(before: Stats, after: Stats) -> f64 {
 /// Prints one line for each run; the speed-up is the time per request, compared with the first run.
 pub(crate) fn table(runs: &[Run]) {
     println!(
-        "  {:<10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "  {:<10} {:>8} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8}",
         "", "requests", "time", "req/s", "queries", "hit rate", "p50", "p99", "speed-up"
     );
     let Some(first) = runs.first() else { return };
     for run in runs {
         println!(
-            "  {:<10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            "  {:<10} {:>8} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8}",
             run.name,
             thousands(run.driven.latencies.len()),
             duration(run.driven.wall),
@@ -64,7 +64,7 @@ pub(crate) fn thousands(number: impl ToString) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -78,7 +78,7 @@ pub(crate) fn duration(duration: Duration) -> String {
     let (value, unit) = match seconds {
         1.0.. => (seconds, "s"),
         1e-3.. => (seconds * 1e3, "ms"),
-        _ => (seconds * 1e6, "us"),
+        _ => (seconds * 1e6, "µs"),
     };
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.decimals$} {unit}")
@@ -100,8 +100,8 @@ mod tests {
     #[test]
     fn durations_have_the_unit_that_suits_them() {
         for (nanos, text) in [
-            (1_500, "1.50 us"),
-            (45_600, "45.6 us"),
+            (1_500, "1.50 µs"),
+            (45_600, "45.6 µs"),
             (2_000_000, "2.00 ms"),
             (789_000_000, "789 ms"),
             (12_340_000_000, "12.3 s"),

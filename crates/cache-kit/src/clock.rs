@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point of monotonic time, in nanoseconds since its clock began.
@@ -49,7 +49,8 @@ enum Source {
 
 struct Manual {
     nanos: AtomicU64,
-    unix_millis_at_origin: AtomicU64,
+    /// Negative after a jump to before the time that has passed.
+    unix_millis_at_origin: AtomicI64,
 }
 
 impl Clock {
@@ -80,7 +81,7 @@ impl Clock {
                 .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             Source::Manual(manual) => {
                 let elapsed = manual.nanos.load(Ordering::SeqCst) / 1_000_000;
-                manual.unix_millis_at_origin.load(Ordering::SeqCst).saturating_add(elapsed)
+                elapsed.saturating_add_signed(manual.unix_millis_at_origin.load(Ordering::SeqCst))
             }
         }
     }
@@ -122,7 +123,7 @@ impl ManualClock {
     pub fn new() -> Self {
         Self(Arc::new(Manual {
             nanos: AtomicU64::new(0),
-            unix_millis_at_origin: AtomicU64::new(1_577_836_800_000),
+            unix_millis_at_origin: AtomicI64::new(1_577_836_800_000),
         }))
     }
 
@@ -145,7 +146,9 @@ impl ManualClock {
     /// time does not move.
     pub fn set_unix_millis(&self, unix_millis: u64) {
         let elapsed = self.0.nanos.load(Ordering::SeqCst) / 1_000_000;
-        self.0.unix_millis_at_origin.store(unix_millis.saturating_sub(elapsed), Ordering::SeqCst);
+        // Nanoseconds in 64 bits are far fewer milliseconds than 63 bits hold.
+        let origin = unix_millis.cast_signed().saturating_sub_unsigned(elapsed);
+        self.0.unix_millis_at_origin.store(origin, Ordering::SeqCst);
     }
 }
 

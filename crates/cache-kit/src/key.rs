@@ -252,9 +252,9 @@ mod tests {
             a in (proptest::option::of("[a-c]{1,2}"), part()),
             b in (proptest::option::of("[a-c]{1,2}"), part()),
         ) {
-            prop_assume!(!a.1.is_empty() && !b.1.is_empty());
+            // An empty text is refused, so each gets a letter.
             let key = |(namespace, text): &(Option<String>, String)| {
-                Key::from_text(namespace.as_deref(), text).unwrap().into_owned()
+                Key::from_text(namespace.as_deref(), &format!("{text}x")).unwrap().into_owned()
             };
             let (first, second) = (key(&a), key(&b));
             prop_assert_eq!(a == b, first.as_str() == second.as_str());

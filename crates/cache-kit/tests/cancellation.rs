@@ -57,9 +57,14 @@ async fn operate(cache: &Cache, under_way: &Arc<AtomicU64>, random: &mut fastran
         }
     };
     match random.u32(..10) {
-        0..4 => check(drop_after(cache.get_or_load(&name, move || load(key, load_polls, counter)), polls).await),
+        0..4 => {
+            check(drop_after(cache.get_or_load(&name, move || load(key, load_polls, counter)), polls).await)
+        }
         4..7 => {
-            check(drop_after(cache.get_or_load_inline(&name, move || load(key, load_polls, counter)), polls).await);
+            check(
+                drop_after(cache.get_or_load_inline(&name, move || load(key, load_polls, counter)), polls)
+                    .await,
+            );
         }
         7 => {
             let _ = drop_after(cache.invalidate(&name), polls).await;
@@ -73,7 +78,9 @@ async fn operate(cache: &Cache, under_way: &Arc<AtomicU64>, random: &mut fastran
             let batch = cache.get_many_or_load([name, other], move |missing| async move {
                 let _guard = load(key, load_polls, counter).await;
                 let number = |key: &String| key[4..].parse().unwrap();
-                Ok::<_, SourceDown>(missing.into_iter().map(|k| (k.clone(), value_of(number(&k)))).collect::<Vec<_>>())
+                Ok::<_, SourceDown>(
+                    missing.into_iter().map(|k| (k.clone(), value_of(number(&k)))).collect::<Vec<_>>(),
+                )
             });
             if let Some(Ok(values)) = drop_after(batch, polls).await {
                 assert_eq!(values, [Some(value_of(key)), Some(value_of((key + 1) % 16))]);
@@ -84,7 +91,8 @@ async fn operate(cache: &Cache, under_way: &Arc<AtomicU64>, random: &mut fastran
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_dropped_operations_leave_nothing_behind() {
-    let seed = std::env::var("CACHE_KIT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(fastrand::u64(..));
+    let seed =
+        std::env::var("CACHE_KIT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(fastrand::u64(..));
     println!("CACHE_KIT_SEED={seed}");
     let backend = InMemoryBackend::new();
     let cache = Cache::new(backend.clone());

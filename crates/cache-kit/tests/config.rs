@@ -10,7 +10,8 @@ use cache_kit::{Cache, ErrorKind, TtlPolicy, backend};
 
 #[tokio::test]
 async fn one_url_sets_backend_and_cache() {
-    let cache = Cache::from_url("memory://?max_entries=10k&ttl=5m&namespace=shop&codec=json&max_value=1kb").unwrap();
+    let cache =
+        Cache::from_url("memory://?max_entries=10k&ttl=5m&namespace=shop&codec=json&max_value=1kb").unwrap();
     cache.set("user:1", &"Ada".to_owned()).await.unwrap();
     let entry = cache.backend().get("shop/user:1").await.unwrap().unwrap();
     assert_eq!(&entry[72..], br#""Ada""#);
@@ -108,6 +109,8 @@ fn the_environment_selects_the_backend() {
     assert!(selected(&[("CACHE_BACKEND", "memory")]).starts_with("[memory"));
     assert!(selected(&[("CACHE_BACKEND", "")]).starts_with("[memory"), "empty is not set");
     assert!(selected(&[("CACHE_URL", "memory://"), ("CACHE_BACKEND", "nonsense")]).starts_with("[memory"));
-    assert!(selected(&[("CACHE_BACKEND", "nonsense")]).starts_with("[error: bad configuration: CACHE_BACKEND"));
+    assert!(
+        selected(&[("CACHE_BACKEND", "nonsense")]).starts_with("[error: bad configuration: CACHE_BACKEND")
+    );
     assert!(selected(&[("CACHE_URL", "memory://?max_entries=0")]).contains("max_entries is zero"));
 }

@@ -26,7 +26,9 @@ async fn with_entry() -> (Cache, InMemoryBackend, Bytes) {
 
 async fn load(cache: &Cache) -> cache_kit::Outcome<String> {
     cache
-        .get_or_load_outcome("key", LoadOptions::default(), || async { Ok::<_, SourceDown>("loaded".to_owned()) })
+        .get_or_load_outcome("key", LoadOptions::default(), || async {
+            Ok::<_, SourceDown>("loaded".to_owned())
+        })
         .await
         .unwrap()
 }
@@ -227,7 +229,11 @@ async fn every_codec_keeps_values_and_reads_the_others_entries() {
             let value = Everything { choice, ..everything() };
             cache.set("key", &value).await.unwrap();
             // A cache with the default codec.
-            assert_eq!(Cache::new(backend.clone()).get::<Everything>("key").await.unwrap(), Some(value), "{codec}");
+            assert_eq!(
+                Cache::new(backend.clone()).get::<Everything>("key").await.unwrap(),
+                Some(value),
+                "{codec}"
+            );
         }
     }
 }
@@ -284,7 +290,8 @@ async fn refused_by_postcard<T: cache_kit::CacheValue + PartialEq + std::fmt::De
     assert!(error.to_string().contains(name), "names the type: {error}");
     // A read survives it, and says so.
     let loaded = value.clone();
-    let read = cache.get_or_load_outcome("key", LoadOptions::default(), || async { Ok::<_, SourceDown>(loaded) });
+    let read =
+        cache.get_or_load_outcome("key", LoadOptions::default(), || async { Ok::<_, SourceDown>(loaded) });
     let outcome = read.await.unwrap();
     assert_eq!((&outcome.value, outcome.stored), (&value, Stored::Failed));
     assert_eq!(outcome.degraded.unwrap().kind(), ErrorKind::Codec);

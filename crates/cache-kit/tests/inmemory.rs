@@ -47,7 +47,8 @@ async fn expired_entries_and_leases_free_their_memory_without_being_read() {
 async fn a_thread_sweeps_by_itself_and_ends_with_the_backend() {
     fn threads() -> usize {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        let names = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default());
+        let names =
+            tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default());
         names.filter(|name| name.trim() == "cache-kit-sweep").count()
     }
     fn wait_until(what: &str, done: impl Fn() -> bool) {

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use cache_kit::backend::{CacheBackend, InMemoryBackend};
-use cache_kit::testing::{FaultyBackend, Faults, Operation};
+use cache_kit::testing::{Faults, FaultyBackend, Operation};
 use cache_kit::{
     Cache, CacheExpander, CacheStrategy, ErrorKind, LoadOptions, OperationConfig, Source, Stored,
 };
@@ -25,7 +25,8 @@ async fn with_the_cache_down_refresh_invalidate_and_bypass_answer_from_the_sourc
     let users = Users::with(&[(1, "one")]);
     faults.fail_all();
     for strategy in [CacheStrategy::Refresh, CacheStrategy::Invalidate, CacheStrategy::Bypass] {
-        let outcome = expander.get_outcome::<User, _>(&1, &users, strategy, OperationConfig::default()).await.unwrap();
+        let outcome =
+            expander.get_outcome::<User, _>(&1, &users, strategy, OperationConfig::default()).await.unwrap();
         assert_eq!(outcome.value.unwrap().name, "one");
         assert_eq!(outcome.source, Source::Load);
         if strategy == CacheStrategy::Bypass {

@@ -30,7 +30,12 @@ async fn read(cache: &Cache, kind: Kind, users: Users) -> Outcome<String> {
 }
 
 /// Begins a read whose load has read the old row and stands at the gate.
-async fn begin(cache: &Cache, kind: Kind, users: &Users, gate: &Gate) -> tokio::task::JoinHandle<Outcome<String>> {
+async fn begin(
+    cache: &Cache,
+    kind: Kind,
+    users: &Users,
+    gate: &Gate,
+) -> tokio::task::JoinHandle<Outcome<String>> {
     let (cache, users) = (cache.clone(), users.behind(gate));
     let reading = tokio::spawn(async move { read(&cache, kind, users).await });
     gate.reached().await;
@@ -40,14 +45,19 @@ async fn begin(cache: &Cache, kind: Kind, users: &Users, gate: &Gate) -> tokio::
 #[tokio::test]
 async fn a_read_after_an_invalidation_gets_the_new_row_and_the_old_load_stores_nothing() {
     for kind in [Kind::Owned, Kind::Inline] {
-        let (cache, users, gate) = (Cache::from_url("memory://").unwrap(), Users::with(&[(1, "old")]), Gate::new());
+        let (cache, users, gate) =
+            (Cache::from_url("memory://").unwrap(), Users::with(&[(1, "old")]), Gate::new());
         let old = begin(&cache, kind, &users, &gate).await;
         users.put(1, "new");
         cache.invalidate("user:1").await.unwrap();
 
         // Does not join the load that began before.
         let now = bounded(read(&cache, kind, users.clone())).await;
-        assert_eq!((now.value.as_str(), now.source, now.stored), ("new", Source::Load, Stored::Yes), "{kind:?}");
+        assert_eq!(
+            (now.value.as_str(), now.source, now.stored),
+            ("new", Source::Load, Stored::Yes),
+            "{kind:?}"
+        );
 
         // Whoever waited already may get the old value, but it is not stored.
         gate.open();
@@ -62,7 +72,8 @@ async fn a_read_after_an_invalidation_gets_the_new_row_and_the_old_load_stores_n
 #[tokio::test]
 async fn a_late_load_does_not_come_back_into_an_empty_key() {
     for kind in [Kind::Owned, Kind::Inline] {
-        let (cache, users, gate) = (Cache::from_url("memory://").unwrap(), Users::with(&[(1, "old")]), Gate::new());
+        let (cache, users, gate) =
+            (Cache::from_url("memory://").unwrap(), Users::with(&[(1, "old")]), Gate::new());
         let old = begin(&cache, kind, &users, &gate).await;
         cache.invalidate("user:1").await.unwrap();
         gate.open();
@@ -106,7 +117,8 @@ async fn a_plain_delete_a_pattern_and_a_clear_of_the_backend_fence_as_well() {
 
 #[tokio::test]
 async fn a_value_that_was_set_is_not_overwritten_by_an_older_load() {
-    let (cache, users, gate) = (Cache::from_url("memory://").unwrap(), Users::with(&[(1, "old")]), Gate::new());
+    let (cache, users, gate) =
+        (Cache::from_url("memory://").unwrap(), Users::with(&[(1, "old")]), Gate::new());
     let old = begin(&cache, Kind::Owned, &users, &gate).await;
     cache.set("user:1", &"set".to_owned()).await.unwrap();
     gate.open();
@@ -170,7 +182,8 @@ async fn a_batch_is_fenced_key_by_key() {
 
 #[tokio::test]
 async fn the_strategy_invalidate_beats_a_load_and_reads_the_source_itself() {
-    let (cache, users, gate) = (Cache::from_url("memory://").unwrap(), Users::with(&[(1, "old")]), Gate::new());
+    let (cache, users, gate) =
+        (Cache::from_url("memory://").unwrap(), Users::with(&[(1, "old")]), Gate::new());
     let old = begin(&cache, Kind::Owned, &users, &gate).await;
     users.put(1, "new");
     let (now, options) = (users.clone(), LoadOptions::default().with_strategy(CacheStrategy::Invalidate));

@@ -154,7 +154,11 @@ async fn when_an_inline_leader_goes_away_one_follower_takes_over() {
         assert_eq!(follower.unwrap().unwrap(), "one");
     }
     assert_eq!(users.asked(), 2, "exactly one took over");
-    assert_eq!(cache.get::<String>("user:1").await.unwrap().as_deref(), Some("one"), "and stored with the lease");
+    assert_eq!(
+        cache.get::<String>("user:1").await.unwrap().as_deref(),
+        Some("one"),
+        "and stored with the lease"
+    );
     assert_eq!(backend.stats().leases, 0);
 }
 
@@ -248,9 +252,10 @@ fn a_runtime_that_shuts_down_during_a_load_leaves_the_key_usable() {
     let second = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     second.block_on(async {
         let waiting = cache.clone();
-        let read = tokio::spawn(async move {
-            waiting.get_or_load("key", || async { Ok::<_, SourceDown>(1) }).await
-        });
+        let read =
+            tokio::spawn(
+                async move { waiting.get_or_load("key", || async { Ok::<_, SourceDown>(1) }).await },
+            );
         settle().await;
         first.shutdown_background();
         assert_eq!(bounded(read).await.unwrap().unwrap(), 1, "a follower takes over");
@@ -261,7 +266,8 @@ fn a_runtime_that_shuts_down_during_a_load_leaves_the_key_usable() {
 #[test]
 fn a_cache_works_without_a_runtime() {
     let (cache, _) = memory();
-    let value = futures_util::FutureExt::now_or_never(cache.get_or_load("k", || async { Ok::<_, SourceDown>(5) }));
+    let value =
+        futures_util::FutureExt::now_or_never(cache.get_or_load("k", || async { Ok::<_, SourceDown>(5) }));
     assert_eq!(value.unwrap().unwrap(), 5);
     assert_eq!(futures_util::FutureExt::now_or_never(cache.get::<i32>("k")).unwrap().unwrap(), Some(5));
 }

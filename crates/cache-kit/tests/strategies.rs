@@ -19,7 +19,11 @@ fn memory() -> (CacheExpander<InMemoryBackend>, InMemoryBackend) {
     (CacheExpander::new(backend.clone()), backend)
 }
 
-async fn name(expander: &CacheExpander<InMemoryBackend>, users: &Users, strategy: CacheStrategy) -> Option<String> {
+async fn name(
+    expander: &CacheExpander<InMemoryBackend>,
+    users: &Users,
+    strategy: CacheStrategy,
+) -> Option<String> {
     let mut feeder = GenericFeeder::<User>::new(1);
     expander.with(&mut feeder, users, strategy).await.unwrap();
     feeder.data.map(|user| user.name)
@@ -272,7 +276,10 @@ async fn an_in_memory_repository_is_a_source_for_tests() {
     assert!(users.is_empty());
     users.insert(1, User { id: 1, name: "one".into() });
     assert_eq!(users.fetch_by_ids(&[1, 2]).await.unwrap().len(), 2);
-    assert_eq!((users.count().await.unwrap(), users.fetch_all().await.unwrap().len(), users.len()), (1, 1, 1));
+    assert_eq!(
+        (users.count().await.unwrap(), users.fetch_all().await.unwrap().len(), users.len()),
+        (1, 1, 1)
+    );
     assert!(users.remove(&1).is_some());
     users.clear();
 }

@@ -81,7 +81,12 @@ impl<B: CacheBackend> Engine<B> {
         }
     }
 
-    async fn load_inline<T, L>(&self, request: &Request<'_>, missed: Missed, loader: &mut L) -> Result<Answer<T>>
+    async fn load_inline<T, L>(
+        &self,
+        request: &Request<'_>,
+        missed: Missed,
+        loader: &mut L,
+    ) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T>,
@@ -95,7 +100,12 @@ impl<B: CacheBackend> Engine<B> {
         }
     }
 
-    async fn load_owned<T, L>(&self, request: &Request<'_>, missed: Missed, mut loader: L) -> Result<Answer<T>>
+    async fn load_owned<T, L>(
+        &self,
+        request: &Request<'_>,
+        missed: Missed,
+        mut loader: L,
+    ) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T> + 'static,

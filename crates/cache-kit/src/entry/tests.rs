@@ -1,1 +1,190 @@
+use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::*;
+
+/// A value with one of everything, whose stored form must never change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Golden {
+    id: u64,
+    name: String,
+    tags: Vec<String>,
+    score: f64,
+    note: Option<String>,
+    counts: BTreeMap<String, i32>,
+}
+
+fn golden() -> Golden {
+    Golden {
+        id: 1 << 40,
+        name: "Größe".into(),
+        tags: vec!["a".into(), String::new()],
+        score: -0.5,
+        note: None,
+        counts: BTreeMap::from([("x".into(), -1), ("y".into(), 300)]),
+    }
+}
+
+const KEY: u128 = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff;
+const SCHEMA: u64 = 0x0123_4567_89ab_cdef;
+const MAX: usize = 1 << 20;
+
+fn stamp() -> Stamp {
+    Stamp {
+        schema: SCHEMA,
+        key_hash: KEY,
+        written_at: 1_600_000_000_123,
+        ttl: Some(Duration::from_millis(90_500)),
+        load_cost: Duration::from_micros(4_567),
+    }
+}
+
+fn seal_golden(codec: Codec) -> Bytes {
+    seal(&golden(), codec, &stamp(), true, MAX).unwrap()
+}
+
+fn open_golden(entry: &[u8]) -> Result<(Golden, Header), Reject> {
+    open(entry, KEY, SCHEMA, MAX)
+}
+
+fn codecs() -> impl Iterator<Item = Codec> {
+    (1..=3).filter_map(Codec::from_id)
+}
+
+fn golden_file(codec: Codec) -> Vec<u8> {
+    let path = format!("{}/tests/golden/format1-{codec}.hex", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap()).collect()
+}
+
+fn hex(entry: &[u8]) -> String {
+    let lines =
+        entry.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    lines.map(|line| line + "\n").collect()
+}
+
+#[test]
+fn entries_of_every_released_format_stay_readable_and_are_written_alike() {
+    for codec in codecs() {
+        let file = golden_file(codec);
+        let entry = seal_golden(codec);
+        assert_eq!(hex(&entry), hex(&file), "the stored form in {codec} has changed");
+        let (value, header) = open_golden(&file).unwrap();
+        assert_eq!(value, golden());
+        assert_eq!(header.written_at, 1_600_000_000_123);
+        assert_eq!((header.fresh_until, header.expires_at), (1_600_000_090_623, 1_600_000_090_623));
+        assert_eq!(header.load_cost_micros, 4_567);
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    for codec in codecs() {
+        let entry = seal_golden(codec);
+        for bit in 0..entry.len() * 8 {
+            let mut flipped = entry.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(open_golden(&flipped).is_err(), "bit {bit} in {codec}");
+        }
+    }
+}
+
+#[test]
+fn every_truncation_and_extension_is_noticed() {
+    for codec in codecs() {
+        let entry = seal_golden(codec);
+        for len in 0..entry.len() {
+            let reject = open_golden(&entry[..len]).unwrap_err();
+            assert!(matches!(reject, Reject::Foreign | Reject::Truncated), "{len} bytes: {reject:?}");
+        }
+        let mut longer = entry.to_vec();
+        longer.push(0);
+        assert_eq!(open_golden(&longer).unwrap_err(), Reject::Corrupt);
+    }
+}
+
+#[test]
+fn each_mismatch_has_its_own_reason() {
+    let entry = seal_golden(Codec::Postcard);
+    assert_eq!(open::<Golden>(&entry, KEY + 1, SCHEMA, MAX).unwrap_err(), Reject::WrongKey);
+    assert_eq!(open::<Golden>(&entry, KEY, SCHEMA + 1, MAX).unwrap_err(), Reject::WrongSchema);
+    assert_eq!(open::<Golden>(&entry, KEY, SCHEMA, entry.len() - 1).unwrap_err(), Reject::TooLarge);
+    // The header says postcard, and is right about everything, but the payload is of another type.
+    let other = seal(&(1_u8, "text".to_owned()), Codec::Postcard, &stamp(), false, MAX);
+    assert_eq!(open::<Golden>(&other.unwrap(), KEY, SCHEMA, MAX).unwrap_err(), Reject::Undecodable);
+    assert_eq!(open_golden(b"CKI").unwrap_err(), Reject::Foreign);
+    assert_eq!(open_golden(b"hello, this is somebody else's").unwrap_err(), Reject::Foreign);
+}
+
+#[test]
+fn types_and_versions_have_schemas_of_their_own() {
+    let schemas =
+        [schema_of::<Golden>(0), schema_of::<Golden>(1), schema_of::<String>(0), schema_of::<Vec<u8>>(0)];
+    for (at, schema) in schemas.iter().enumerate() {
+        assert!(!schemas[..at].contains(schema));
+    }
+    assert_eq!(schema_of::<String>(7), schema_of::<String>(7));
+}
+
+#[test]
+fn an_end_too_far_away_to_be_written_is_no_end() {
+    for ttl in [None, Some(Duration::MAX), Some(Duration::from_millis(u64::MAX))] {
+        let entry = seal(&1_u8, Codec::Postcard, &Stamp { ttl, ..stamp() }, true, MAX).unwrap();
+        let (_, header) = open::<u8>(&entry, KEY, SCHEMA, MAX).unwrap();
+        assert_eq!(header.expires_at, u64::MAX);
+    }
+    let ttl = Some(Duration::from_nanos(1));
+    let entry = seal(&1_u8, Codec::Postcard, &Stamp { ttl, ..stamp() }, true, MAX).unwrap();
+    assert_eq!(
+        open::<u8>(&entry, KEY, SCHEMA, MAX).unwrap().1.expires_at,
+        stamp().written_at + 1,
+        "rounded up"
+    );
+}
+
+#[test]
+fn trailing_bytes_behind_a_value_are_refused_by_every_codec() {
+    for codec in codecs() {
+        let mut payload = codec.encode(&7_u8, Vec::new()).unwrap();
+        assert_eq!(codec.decode::<u8>(&payload), Some(7));
+        payload.push(7);
+        assert_eq!(codec.decode::<u8>(&payload), None, "{codec}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn arbitrary_bytes_never_panic_and_are_never_an_entry(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(open::<Golden>(&bytes, KEY, SCHEMA, MAX).is_err());
+        let mut pretender = bytes;
+        if pretender.len() >= 8 {
+            pretender[..8].copy_from_slice(b"CKIT\x01\x00\x01\x48");
+        }
+        prop_assert!(open::<Golden>(&pretender, KEY, SCHEMA, MAX).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_read(text in ".{0,200}", numbers in proptest::collection::vec(any::<i64>(), 0..50)) {
+        for codec in codecs() {
+            let value = (text.clone(), numbers.clone());
+            let entry = seal(&value, codec, &stamp(), true, MAX).unwrap();
+            prop_assert_eq!(open::<(String, Vec<i64>)>(&entry, KEY, SCHEMA, MAX).unwrap().0, value);
+        }
+    }
+
+    #[test]
+    fn a_payload_that_lies_about_its_size_allocates_little(mut payload in proptest::collection::vec(any::<u8>(), 1..64)) {
+        // Lengths near the top of what a varint holds.
+        payload[0] = 0xff;
+        for codec in codecs() {
+            let _ = codec.decode::<Vec<u64>>(&payload);
+            let _ = codec.decode::<Vec<String>>(&payload);
+            let _ = codec.decode::<BTreeMap<String, Vec<u8>>>(&payload);
+        }
+    }
+}

@@ -1,6 +1,12 @@
 //! A source that counts how often it is asked, and the entity that it holds.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::allow_attributes, reason = "each test file uses its own part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "each test file uses its own part of this"
+)]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,7 +94,8 @@ impl Users {
         if let Some(gate) = &self.gate {
             gate.pass().await;
         }
-        let failing = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let failing =
+            self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if failing.is_ok() {
             return Err(SourceDown(try_number));
         }
@@ -111,7 +118,10 @@ impl DataRepository<User> for Users {
         if let Some(gate) = &self.gate {
             let rows = self.rows.lock().unwrap().clone();
             gate.pass().await;
-            return Ok(ids.iter().map(|id| rows.get(id).map(|n| User { id: *id, name: n.clone() })).collect());
+            return Ok(ids
+                .iter()
+                .map(|id| rows.get(id).map(|n| User { id: *id, name: n.clone() }))
+                .collect());
         }
         let rows = self.rows.lock().unwrap();
         Ok(ids.iter().map(|id| rows.get(id).map(|name| User { id: *id, name: name.clone() })).collect())
