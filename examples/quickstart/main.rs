@@ -143,7 +143,7 @@ async fn without_and_with(
 
     report::table(&runs);
     println!("\n  No cache, cold cache: the same requests. Warm cache: those that come after them.");
-    println!("  {} tasks make them; a latency includes the wait for a connection.", thousands(args.tasks));
+    println!("  At most {} at a time; a latency includes the wait for a connection.", thousands(args.tasks));
     println!("  A hit found its answer there; to wait for the query of another task is no hit.");
     Ok(())
 }
@@ -211,7 +211,7 @@ async fn stampede(cache: &Cache, airports: &Airports) -> Result<(), BoxError> {
 
     let from = |wanted| thousands(sources.iter().filter(|&&source| source == wanted).count());
     println!("\nA stampede: {} tasks ask at once for what is not cached\n", thousands(STAMPEDE));
-    println!("  queries     {:>5}", thousands(airports.queries() - queries));
+    println!("  queries     {:>5}  to the database", thousands(airports.queries() - queries));
     println!("  loaded      {:>5}  by itself", from(Source::Load));
     println!("  waited      {:>5}  for the load of another", from(Source::SharedLoad));
     println!("  found it    {:>5}  in the cache", from(Source::Cache));
