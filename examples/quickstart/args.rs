@@ -31,7 +31,7 @@ pub(crate) enum Command {
 /// The settings of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Args {
-    /// Where to cache; names a namespace. May hold a password: not to be printed.
+    /// Where to cache. May hold a password: not to be printed.
     pub(crate) backend: String,
     /// Requests without the cache.
     pub(crate) requests: usize,
@@ -43,7 +43,7 @@ pub(crate) struct Args {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { backend: with_namespace("memory://"), requests: 3000, tasks: 32, seed: 42 }
+        Self { backend: "memory://".to_owned(), requests: 3000, tasks: 32, seed: 42 }
     }
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         match argument {
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Ok(Command::Help),
-            lexopt::Arg::Long("backend") => args.backend = with_namespace(&text(&mut parser, "--backend")?),
+            lexopt::Arg::Long("backend") => args.backend = text(&mut parser, "--backend")?,
             lexopt::Arg::Long("requests") => args.requests = number(&mut parser, "--requests", 1..=100_000)?,
             lexopt::Arg::Long("tasks") => args.tasks = number(&mut parser, "--tasks", 1..=10_000)?,
             lexopt::Arg::Long("seed") => args.seed = number(&mut parser, "--seed", 0..=u64::MAX)?,
@@ -80,18 +80,6 @@ where
             let (least, most) = allowed.into_inner();
             Err(format!("{flag} takes a whole number from {least} to {most}, not `{value}`"))
         }
-    }
-}
-
-/// Adds a namespace where the URL names none: the server may be shared.
-fn with_namespace(url: &str) -> String {
-    match url.split_once('?') {
-        None => format!("{url}?namespace=quickstart"),
-        Some((_, query)) if query.split('&').any(|parameter| parameter.starts_with("namespace=")) => {
-            url.to_owned()
-        }
-        Some((before, "")) => format!("{before}?namespace=quickstart"),
-        Some((before, query)) => format!("{before}?{query}&namespace=quickstart"),
     }
 }
 
@@ -140,18 +128,5 @@ mod tests {
         assert!(parsed("--help=yes").is_ok(), "help is help");
         assert!(parsed("-x").unwrap_err().contains("-x"));
         assert!(parsed("twelve").unwrap_err().contains("twelve"));
-    }
-
-    #[test]
-    fn a_url_without_a_namespace_gets_one() {
-        for (url, with) in [
-            ("memory://", "memory://?namespace=quickstart"),
-            ("memory://?", "memory://?namespace=quickstart"),
-            ("memory://?ttl=5m", "memory://?ttl=5m&namespace=quickstart"),
-            ("memory://?namespace=a", "memory://?namespace=a"),
-            ("memory://?ttl=5m&namespace=a", "memory://?ttl=5m&namespace=a"),
-        ] {
-            assert_eq!(with_namespace(url), with);
-        }
     }
 }

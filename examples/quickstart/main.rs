@@ -41,7 +41,8 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let cache = match Cache::from_url(&args.backend) {
+    // The server may be shared.
+    let cache = match Cache::builder().namespace("quickstart").build_url(&args.backend) {
         Ok(cache) => cache,
         Err(error) => {
             complain(&format!("--backend: {error}"));
@@ -136,7 +137,7 @@ async fn without_and_with(
             name,
             driven: driven.await?,
             queries: airports.queries() - queries,
-            hit_rate: Some(report::hit_rate(stats, cache.stats())),
+            hit_rate: Some(cache.stats().since(&stats).hit_rate()),
         });
         progress.finish_and_clear();
     }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use cache_kit::Stats;
-
 use crate::workload::Driven;
 
 /// A run, measured.
@@ -17,13 +15,6 @@ pub(crate) struct Run {
     pub(crate) queries: u64,
     /// The share of its reads that the cache answered, if it had one.
     pub(crate) hit_rate: Option<f64>,
-}
-
-/// The share of reads that the cache answered between two looks at its counters.
-#[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
-pub(crate) fn hit_rate(before: Stats, after: Stats) -> f64 {
-    let (hits, misses) = (after.hits - before.hits, after.misses - before.misses);
-    hits as f64 / (hits + misses).max(1) as f64
 }
 
 /// Prints one line for each run; the speed-up is the time per request, compared with the first run.

@@ -25,11 +25,15 @@ fn main() {
     let count: u64 = args.next().and_then(|count| count.parse().ok()).unwrap_or(1);
     let id = "1234".to_owned();
     match door.as_str() {
-        "cache.get" | "cache.get_or_load" => {
-            let cache = Cache::new(cache_kit::backend::InMemoryBackend::new());
+        "cache.get" | "cache.get_or_load" | "cache.get, no expiry" => {
+            let builder = match door.as_str() {
+                "cache.get, no expiry" => Cache::builder().ttl_policy(cache_kit::TtlPolicy::Infinite),
+                _ => Cache::builder(),
+            };
+            let cache = builder.build(cache_kit::backend::InMemoryBackend::new()).expect("a cache");
             now(cache.set("small:1234", &Small::new(1234))).expect("stored");
             for _ in 0..count {
-                if door == "cache.get" {
+                if door.starts_with("cache.get,") || door == "cache.get" {
                     std::hint::black_box(now(cache.get::<Small>("small:1234"))).expect("a hit");
                 } else {
                     let load = || async { Err::<Small, _>(std::io::Error::other("not a hit")) };
@@ -61,6 +65,18 @@ fn main() {
                 let refresh = published::strategy::CacheStrategy::Refresh;
                 now(expander.with(&mut feeder, &repository, refresh)).expect("a hit");
                 std::hint::black_box(feeder.data);
+            }
+        }
+        "backend.get" | "backend.peek" => {
+            use cache_kit::backend::{CacheBackend, InMemoryBackend};
+            let backend = InMemoryBackend::new();
+            now(backend.set("small:1234", vec![7; 114].into(), None)).expect("stored");
+            for _ in 0..count {
+                if door == "backend.get" {
+                    std::hint::black_box(now(backend.get("small:1234"))).expect("a hit");
+                } else {
+                    std::hint::black_box(backend.peek("small:1234"));
+                }
             }
         }
         other => panic!("no door named `{other}`: cache.get, cache.get_or_load, expander.get, expander.with, published"),

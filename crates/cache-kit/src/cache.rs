@@ -9,7 +9,6 @@ use std::sync::Arc;
 pub use builder::CacheBuilder;
 
 use crate::backend::{self, CacheBackend};
-use crate::config::ServiceUrl;
 use crate::engine::{Answer, Engine, LoadMany, OnceLoad, Request};
 use crate::entity::CacheValue;
 use crate::entry::schema_of;
@@ -57,12 +56,7 @@ impl Cache {
     /// # Errors
     /// [`Config`](ErrorKind::Config), naming what is wrong. Does no I/O.
     pub fn from_url(url: &str) -> Result<Self> {
-        let url = ServiceUrl::parse(url)?;
-        let mut params = url.params()?;
-        let builder = CacheBuilder::from_params(&mut params)?;
-        let backend = backend::from_parts(&url, &mut params)?;
-        params.finish(&[])?;
-        builder.build_boxed(backend)
+        Self::builder().build_url(url)
     }
 
     /// A cache over the backend that the environment names: `CACHE_URL`, which may carry the settings of

@@ -70,6 +70,8 @@ impl fmt::Display for ErrorKind {
 /// One word big and cheap to clone: everyone who waited for a failed load gets the same error. It never
 /// holds a password, a value, or a whole key.
 ///
+/// `{error}` says what happened, where, and what to do; `{error:#}` adds the causes.
+///
 /// ```
 /// use cache_kit::{Error, ErrorKind};
 ///
@@ -243,6 +245,13 @@ impl fmt::Display for Error {
         if let Some(hint) = hint {
             write!(f, "; {hint}")?;
         }
+        if f.alternate() {
+            let mut next = StdError::source(self);
+            while let Some(cause) = next {
+                write!(f, ": {cause}")?;
+                next = cause.source();
+            }
+        }
         Ok(())
     }
 }
@@ -323,6 +332,7 @@ mod tests {
             "backend unavailable: no connection within 500 ms (get on redis); is the server up?"
         );
         assert_eq!(StdError::source(&error).unwrap().to_string(), "refused");
+        assert_eq!(format!("{error:#}"), format!("{error}: refused"));
         assert_eq!(
             format!("{error:?}"),
             "Error { kind: Unavailable, message: \"no connection within 500 ms\", hint: \"is the server up?\", \

@@ -135,7 +135,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         F: CacheFeed<T>,
         R: DataRepository<T>,
     {
-        self.with_outcome(feeder, repository, strategy, config).await.map(|_| ())
+        self.feed(feeder, repository, strategy, config).await.map(|_| ())
     }
 
     /// [`with_config`](Self::with_config), telling also where the entity came from, how old it is, and what
@@ -155,11 +155,28 @@ impl<B: CacheBackend> CacheExpander<B> {
         F: CacheFeed<T>,
         R: DataRepository<T>,
     {
+        let answer = self.feed(feeder, repository, strategy, config).await?;
+        Ok(self.engine.outcome(answer).map(|_| ()))
+    }
+
+    /// Reads and feeds; what is left is the answer without its value.
+    async fn feed<T, F, R>(
+        &self,
+        feeder: &mut F,
+        repository: &R,
+        strategy: CacheStrategy,
+        config: OperationConfig,
+    ) -> Result<Answer<T>>
+    where
+        T: CacheEntity,
+        F: CacheFeed<T>,
+        R: DataRepository<T>,
+    {
         feeder.validate()?;
         let id = feeder.entity_id();
         let request = self.request::<T>(&id, config.ttl, strategy)?;
         let mut source = FromRepository { repository, id: &id, retries: config.retries };
-        let answer = self.engine.read_inline(&request, &mut source, is_valid::<T>).await?;
+        let mut answer = self.engine.read_inline(&request, &mut source, is_valid::<T>).await?;
         let key = request.key.as_str();
         match answer.source {
             Source::Cache => feeder.on_hit(key)?,
@@ -169,11 +186,8 @@ impl<B: CacheBackend> CacheExpander<B> {
         if let Some(entity) = &answer.value {
             feeder.on_loaded(entity)?;
         }
-        let outcome = self.engine.outcome(answer);
-        let mut entity = None;
-        let outcome = outcome.map(|value| entity = value);
-        feeder.feed(entity);
-        Ok(outcome)
+        feeder.feed(answer.value.take());
+        Ok(answer)
     }
 
     /// The entity with this id: the cached one, or else the repository's, which is stored. `None` if the

@@ -8,6 +8,7 @@
 //! A text key of [`Cache`](crate::Cache) is read as `prefix:id` at its first colon, so `"user:42"` is the key
 //! of the entity `user` with the id `42`.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,11 +38,11 @@ impl<'a> Key<'a> {
         if text.is_empty() {
             return Err(Error::invalid("the key is empty"));
         }
-        let (head, tail) = text.split_once(':').map_or((text, None), |(head, tail)| (head, Some(tail)));
-        let escaped = escape(head, b"/%");
-        if namespace.is_none() && matches!(escaped, Cow::Borrowed(_)) && is_plain(text, tail) {
+        if namespace.is_none() && stands_as_it_is(text) {
             return Ok(Self { stored: Cow::Borrowed(text), hash: xxh3_128(text.as_bytes()) });
         }
+        let (head, tail) = text.split_once(':').map_or((text, None), |(head, tail)| (head, Some(tail)));
+        let escaped = escape(head, b"/%");
         let mut whole = String::with_capacity(namespace.map_or(0, str::len) + text.len() + 8);
         push_head(&mut whole, namespace, &escaped);
         if let Some(tail) = tail {
@@ -52,15 +53,20 @@ impl<'a> Key<'a> {
     }
 
     /// The key of an entity.
-    pub(crate) fn from_id(
+    pub(crate) fn from_id<K: Display + 'static>(
         namespace: Option<&str>,
         prefix: &str,
-        id: &(impl Display + ?Sized),
+        id: &K,
     ) -> Result<Key<'static>> {
         let escaped = escape(prefix, b":/%");
         let mut whole = String::with_capacity(namespace.map_or(0, str::len) + escaped.len() + 24);
         push_head(&mut whole, namespace, &escaped);
         whole.push(':');
+        if let Some(id) = (id as &dyn Any).downcast_ref::<String>() {
+            // The most common id, without the machinery of formatting.
+            whole.push_str(id);
+            return Ok(Key::finish(whole, namespace, &escaped, true));
+        }
         // Somebody else's code, which must not take the caller's task down with it.
         let written = catch_unwind(AssertUnwindSafe(|| write!(whole, "{id}")));
         if !matches!(written, Ok(Ok(()))) {
@@ -105,6 +111,27 @@ impl<'a> Key<'a> {
     pub(crate) fn into_owned(self) -> Key<'static> {
         Key { stored: Cow::Owned(self.stored.into_owned()), hash: self.hash }
     }
+}
+
+/// Whether a text without a namespace is stored just so, which is the common case: one pass decides.
+fn stands_as_it_is(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    if bytes.len() > MAX_BYTES {
+        return false;
+    }
+    let mut head = true;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if is_awkward(byte) || (head && (byte == b'/' || byte == b'%')) {
+            return false;
+        }
+        if head && byte == b':' {
+            head = false;
+            if bytes[at + 1..].starts_with(DIGEST_MARK.as_bytes()) {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 fn push_head(whole: &mut String, namespace: Option<&str>, head: &str) {
@@ -162,8 +189,17 @@ mod tests {
 
     use super::*;
 
+    /// An id that is not a string, and goes through its `Display`.
+    struct Shown(String);
+
+    impl Display for Shown {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&self.0)
+        }
+    }
+
     fn id(namespace: Option<&str>, prefix: &str, id: &str) -> String {
-        Key::from_id(namespace, prefix, id).unwrap().as_str().to_owned()
+        Key::from_id(namespace, prefix, &Shown(id.into())).unwrap().as_str().to_owned()
     }
 
     fn text(namespace: Option<&str>, text: &str) -> String {
@@ -185,7 +221,8 @@ mod tests {
         for (prefix, of) in
             [("user", "42"), ("user", "a:b"), ("user", ""), ("user", "sp ace"), ("user", "%#1")]
         {
-            let (entity, typed) = (format!("{prefix}:{of}"), Key::from_id(Some("n"), prefix, of).unwrap());
+            let (entity, typed) =
+                (format!("{prefix}:{of}"), Key::from_id(Some("n"), prefix, &of.to_owned()).unwrap());
             assert!(Key::from_text(Some("n"), &entity).unwrap() == typed, "{entity}");
         }
     }
@@ -240,7 +277,7 @@ mod tests {
             b in (proptest::option::of("[a-c]{1,2}"), part(), part()),
         ) {
             let key = |(namespace, prefix, of): &(Option<String>, String, String)| {
-                Key::from_id(namespace.as_deref(), prefix, of.as_str()).unwrap()
+                Key::from_id(namespace.as_deref(), prefix, of).unwrap()
             };
             let (first, second) = (key(&a), key(&b));
             prop_assert_eq!(a == b, first.as_str() == second.as_str());
@@ -262,7 +299,7 @@ mod tests {
 
         #[test]
         fn what_is_stored_is_short_and_harmless(namespace in "[a-z]{1,64}", prefix in ".{0,90}", of in ".{0,300}") {
-            let key = Key::from_id(Some(&namespace), &prefix, of.as_str()).unwrap();
+            let key = Key::from_id(Some(&namespace), &prefix, &Shown(of)).unwrap();
             prop_assert!(key.as_str().len() <= MAX_BYTES);
             prop_assert!(!key.as_str().bytes().any(is_awkward));
         }

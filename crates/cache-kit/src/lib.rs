@@ -1,5 +1,24 @@
-//! Caching for services that have a database behind them: read through Redis, Memcached or memory, with
-//! invalidations that always win.
+#![doc = include_str!("../../../README.md")]
+//!
+//! # Where to start
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | cache what a function returns | [`Cache::get_or_load`] |
+//! | borrow in the loader | [`Cache::get_or_load_inline`] |
+//! | read many keys in one exchange | [`Cache::get_many_or_load`], [`CacheExpander::get_many`] |
+//! | change the source and drop the cached value | [`Cache::invalidate`] |
+//! | know where a value came from | [`Outcome`], [`Cache::get_or_load_outcome`] |
+//! | cache entities with keys of their own | [`CacheEntity`], [`CacheExpander`], [`CacheService`] |
+//! | choose a backend by configuration | [`Cache::from_url`], [`backend::from_env`] |
+//! | count hits and misses | [`Cache::stats`], [`CacheMetrics`] |
+//! | test code that uses a cache | `testing` (feature `testing`), [`ManualClock`] |
+//! | write a backend | [`backend::CacheBackend`] |
+//!
+//! # Features
+//!
+//! `inmemory` (default): the backend in memory. `tracing` (default): spans and events. `msgpack`, `json`: further
+//! payload formats. `all`: all of these. `testing`: the behaviour suite and test doubles.
 
 pub mod backend;
 mod cache;

@@ -1,5 +1,6 @@
 //! What a read did, beside the value.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -12,7 +13,8 @@ pub struct Outcome<T> {
     pub value: T,
     /// Where it came from.
     pub source: Source,
-    /// How long ago it was stored, by the wall clocks of writer and reader; for a value from the cache.
+    /// How long ago it was stored, in whole milliseconds by the wall clocks of writer and reader; for a value
+    /// from the cache.
     pub age: Option<Duration>,
     /// What became of storing it; for a value from the source.
     pub stored: Stored,
@@ -51,6 +53,17 @@ pub enum Source {
     SharedLoad,
     /// Nowhere: there is no value.
     Nowhere,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cache => "cache",
+            Self::Load => "load",
+            Self::SharedLoad => "shared load",
+            Self::Nowhere => "nowhere",
+        })
+    }
 }
 
 /// What became of storing a loaded value.

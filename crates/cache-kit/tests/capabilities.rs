@@ -1,7 +1,5 @@
 //! Tiers and comparison are data, and the documented table says the same.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use cache_kit::backend::{
     CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, InMemoryBackend, Persistence, Tier,
 };

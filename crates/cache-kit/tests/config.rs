@@ -1,7 +1,5 @@
 //! Configuration by URL, builder and environment: what is wrong is named.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +15,16 @@ async fn one_url_sets_backend_and_cache() {
     assert_eq!(&entry[72..], br#""Ada""#);
     assert_eq!(cache.set("big", &"x".repeat(1000)).await.unwrap_err().kind(), ErrorKind::TooLarge);
     assert_eq!(cache.clear().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_the_url_sets_wins_over_the_builder() {
+    let cache = Cache::builder().namespace("mine").build_url("memory://").unwrap();
+    cache.set("k", &1).await.unwrap();
+    assert!(cache.backend().exists("mine/k").await.unwrap());
+    let cache = Cache::builder().namespace("mine").build_url("memory://?namespace=theirs").unwrap();
+    cache.set("k", &1).await.unwrap();
+    assert!(cache.backend().exists("theirs/k").await.unwrap());
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! A dead cache fails no read that the source can answer, and nothing is stored on a guess.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 mod common;
 
 use std::sync::Arc;

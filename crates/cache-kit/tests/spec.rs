@@ -10,6 +10,7 @@
 //! - both: the two snippets of "Switching Backends" (their in-memory arms are below)
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(unused_qualifications, reason = "paths stand as the specification writes them")]
 
 mod common;
 

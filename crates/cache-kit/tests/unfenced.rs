@@ -1,7 +1,5 @@
 //! A backend of the user's own without a fence: the engine protects what goes through itself.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 mod common;
 
 use std::time::Duration;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Cache;
-use crate::backend::CacheBackend;
+use crate::backend::{self, CacheBackend};
 use crate::clock::Clock;
-use crate::config::{Params, text};
+use crate::config::{Params, ServiceUrl, text};
 use crate::engine::{Engine, Settings};
 use crate::entry::Codec;
 use crate::error::{Error, Result};
@@ -95,7 +95,26 @@ impl CacheBuilder {
         self.build_boxed(Box::new(backend))
     }
 
-    pub(super) fn build_boxed(self, backend: Box<dyn CacheBackend>) -> Result<Cache> {
+    /// The cache over the backend that a URL names; what the URL sets wins over what was set here. See
+    /// [`Cache::from_url`].
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config), naming the setting or parameter. Does no I/O.
+    ///
+    /// ```
+    /// let cache = cache_kit::Cache::builder().namespace("shop").build_url("memory://?ttl=10m")?;
+    /// # Ok::<(), cache_kit::Error>(())
+    /// ```
+    pub fn build_url(self, url: &str) -> Result<Cache> {
+        let url = ServiceUrl::parse(url)?;
+        let mut params = url.params()?;
+        let builder = self.with_params(&mut params)?;
+        let backend = backend::from_parts(&url, &mut params)?;
+        params.finish(&[])?;
+        builder.build_boxed(backend)
+    }
+
+    fn build_boxed(self, backend: Box<dyn CacheBackend>) -> Result<Cache> {
         if let Some(namespace) = &self.settings.namespace {
             check_namespace(namespace)?;
         }
@@ -117,26 +136,27 @@ impl CacheBuilder {
         Cache { engine: Arc::new(engine) }
     }
 
-    /// Takes the settings from the parameters of a URL.
-    pub(super) fn from_params(params: &mut Params<'_>) -> Result<Self> {
-        let mut builder = Self::default();
+    /// Takes the settings that the parameters of a URL name.
+    fn with_params(mut self, params: &mut Params<'_>) -> Result<Self> {
         let ttl = params.take("ttl", |value| match value {
             "none" => Some(TtlPolicy::Infinite),
             value => text::duration(value).map(TtlPolicy::Fixed),
         })?;
         if let Some(ttl) = ttl {
-            builder.settings.ttl = ttl;
+            self.settings.ttl = ttl;
         }
-        builder.settings.namespace = params.take("namespace", |value| Some(value.into()))?;
+        if let Some(namespace) = params.take("namespace", |value| Some(value.into()))? {
+            self.settings.namespace = Some(namespace);
+        }
         if let Some(codec) = params.take("codec", Codec::from_name)? {
-            builder.settings.codec = codec;
+            self.settings.codec = codec;
         }
         let max =
             params.take("max_value", |value| text::size(value).and_then(|size| size.try_into().ok()))?;
         if let Some(max) = max {
-            builder.settings.max_value_bytes = max;
+            self.settings.max_value_bytes = max;
         }
-        Ok(builder)
+        Ok(self)
     }
 }
 

@@ -156,12 +156,46 @@ pub struct RejectedStats {
 }
 
 impl Stats {
-    /// The share of reads that the cache answered, from 0 to 1; 0 if there were none.
+    /// The share of reads that the cache answered, from 0 to 1; 0 if there were none. A read that shared the load
+    /// of another was no hit, though it cost the source nothing.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
     pub fn hit_rate(&self) -> f64 {
         let reads = self.hits + self.misses;
         if reads == 0 { 0.0 } else { self.hits as f64 / reads as f64 }
+    }
+}
+
+impl Stats {
+    /// What was done since an earlier look at the same cache.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let of = |field: fn(&Self) -> u64| field(self).saturating_sub(field(earlier));
+        let rejected =
+            |field: fn(&RejectedStats) -> u64| field(&self.rejected).saturating_sub(field(&earlier.rejected));
+        Self {
+            hits: of(|s| s.hits),
+            misses: of(|s| s.misses),
+            stale: of(|s| s.stale),
+            loads: of(|s| s.loads),
+            load_failures: of(|s| s.load_failures),
+            shared_loads: of(|s| s.shared_loads),
+            stored: of(|s| s.stored),
+            fenced_off: of(|s| s.fenced_off),
+            store_failures: of(|s| s.store_failures),
+            backend_errors: of(|s| s.backend_errors),
+            invalidations: of(|s| s.invalidations),
+            rejected: RejectedStats {
+                foreign: rejected(|r| r.foreign),
+                unknown_format: rejected(|r| r.unknown_format),
+                truncated: rejected(|r| r.truncated),
+                corrupt: rejected(|r| r.corrupt),
+                wrong_key: rejected(|r| r.wrong_key),
+                wrong_schema: rejected(|r| r.wrong_schema),
+                too_large: rejected(|r| r.too_large),
+                undecodable: rejected(|r| r.undecodable),
+            },
+        }
     }
 }
 
@@ -212,6 +246,24 @@ mod tests {
     fn the_hit_rate_of_nothing_is_zero() {
         assert_eq!(Stats::default().hit_rate(), 0.0);
         assert_eq!(Stats { hits: 3, misses: 1, ..Default::default() }.hit_rate(), 0.75);
+    }
+
+    #[test]
+    fn the_difference_of_two_looks_is_what_was_done_in_between() {
+        let counters = Counters::new();
+        counters.count(Event::Hit);
+        counters.count_reject(Reject::Corrupt);
+        let earlier = counters.snapshot();
+        counters.count(Event::Hit);
+        counters.count(Event::Miss);
+        counters.count_reject(Reject::Corrupt);
+        let expected = Stats {
+            hits: 1,
+            misses: 1,
+            rejected: RejectedStats { corrupt: 1, ..Default::default() },
+            ..Default::default()
+        };
+        assert_eq!(counters.snapshot().since(&earlier), expected);
     }
 
     #[test]

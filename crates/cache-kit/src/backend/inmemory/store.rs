@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use quick_cache::sync::Cache as Bounded;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
@@ -27,7 +28,7 @@ impl Slot {
 }
 
 pub(super) enum Store {
-    Unbounded(DashMap<Box<str>, Slot>),
+    Unbounded(DashMap<Box<str>, Slot, RandomState>),
     Bounded {
         map: Bounded<Box<str>, Slot, Weigh, DefaultHashBuilder, CountEvicted>,
         limits: Limits,
@@ -51,7 +52,7 @@ pub(super) struct Limits {
 
 impl Store {
     pub(super) fn unbounded() -> Self {
-        Self::Unbounded(DashMap::with_shard_amount(SHARDS))
+        Self::Unbounded(DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS))
     }
 
     pub(super) fn bounded(max_entries: Option<usize>, max_bytes: Option<u64>) -> Self {
