@@ -142,7 +142,7 @@ impl Cache {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
         let request = self.request::<T>(key, options.ttl, options.strategy)?;
-        self.engine.read_owned(&request, OnceLoad::new(loader), |_| true).await
+        self.engine.read_owned(&request, OnceLoad::new(loader)).await
     }
 
     /// As [`get_or_load`](Self::get_or_load), with a loader that may borrow: it runs in the caller's task, and
@@ -214,7 +214,7 @@ impl Cache {
         Fut: Future<Output = Result<T, E>> + Send,
     {
         let request = self.request::<T>(key, options.ttl, options.strategy)?;
-        self.engine.read_inline(&request, &mut OnceLoad::new(loader), |_| true).await
+        self.engine.read_inline(&request, &mut OnceLoad::new(loader)).await
     }
 
     /// The values under many keys, one answer for each, in order: the cached ones from one read of the
@@ -255,7 +255,7 @@ impl Cache {
         let requests: Result<Vec<_>> =
             keys.iter().map(|key| self.request::<T>(key, None, CacheStrategy::Refresh)).collect();
         let loader = ByKey { keys: &keys, loader };
-        let answers = self.engine.read_many(&requests?, loader, |_| true).await?;
+        let answers = self.engine.read_many(&requests?, loader).await?;
         Ok(answers.into_iter().map(|answer| answer.value).collect())
     }
 

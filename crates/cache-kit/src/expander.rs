@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::backend::CacheBackend;
 use crate::engine::{Answer, Engine, Load, LoadMany, Request, Settings};
-use crate::entity::{CacheEntity, CacheValue};
+use crate::entity::CacheEntity;
 use crate::entry::schema_of;
 use crate::error::Result;
 use crate::feed::CacheFeed;
@@ -176,7 +176,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         let id = feeder.entity_id();
         let request = self.request::<T>(&id, config.ttl, strategy)?;
         let mut source = FromRepository { repository, id: &id, retries: config.retries };
-        let mut answer = self.engine.read_inline(&request, &mut source, is_valid::<T>).await?;
+        let mut answer = self.engine.read_inline(&request, &mut source).await?;
         let key = request.key.as_str();
         match answer.source {
             Source::Cache => feeder.on_hit(key)?,
@@ -202,7 +202,7 @@ impl<B: CacheBackend> CacheExpander<B> {
     {
         let request = self.request::<T>(id, None, CacheStrategy::Refresh)?;
         let mut source = FromRepository { repository, id, retries: 0 };
-        Ok(self.engine.read_inline(&request, &mut source, is_valid::<T>).await?.value)
+        Ok(self.engine.read_inline(&request, &mut source).await?.value)
     }
 
     /// [`get`](Self::get) by strategy and with options, telling also how it went.
@@ -222,7 +222,7 @@ impl<B: CacheBackend> CacheExpander<B> {
     {
         let request = self.request::<T>(id, config.ttl, strategy)?;
         let mut source = FromRepository { repository, id, retries: config.retries };
-        let answer = self.engine.read_inline(&request, &mut source, is_valid::<T>).await?;
+        let answer = self.engine.read_inline(&request, &mut source).await?;
         Ok(self.engine.outcome(answer))
     }
 
@@ -238,7 +238,7 @@ impl<B: CacheBackend> CacheExpander<B> {
     {
         let request = self.request::<T>(&id, None, CacheStrategy::Refresh)?;
         let source = FromShared { repository, id };
-        Ok(self.engine.read_owned(&request, source, is_valid::<T>).await?.value)
+        Ok(self.engine.read_owned(&request, source).await?.value)
     }
 
     /// The entities with these ids, one answer for each, in order: the cached ones from one read of the
@@ -254,7 +254,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         let requests: Result<Vec<_>> =
             ids.iter().map(|id| self.request::<T>(id, None, CacheStrategy::Refresh)).collect();
         let loader = ByIds { ids, repository };
-        let answers: Vec<Answer<T>> = self.engine.read_many(&requests?, loader, is_valid::<T>).await?;
+        let answers: Vec<Answer<T>> = self.engine.read_many(&requests?, loader).await?;
         Ok(answers.into_iter().map(|answer| answer.value).collect())
     }
 
@@ -316,10 +316,6 @@ impl<B: CacheBackend> CacheExpander<B> {
     }
 }
 
-fn is_valid<T: CacheEntity>(entity: &T) -> bool {
-    entity.validate().is_ok()
-}
-
 /// A repository that is asked in the caller's task, again if it fails.
 struct FromRepository<'a, R, K> {
     repository: &'a R,
@@ -328,6 +324,10 @@ struct FromRepository<'a, R, K> {
 }
 
 impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromRepository<'_, R, T::Key> {
+    fn accepts(entity: &T) -> bool {
+        entity.validate().is_ok()
+    }
+
     async fn load(&mut self) -> Result<Option<T>> {
         let mut tried = 0;
         loop {
@@ -348,6 +348,10 @@ struct FromShared<R, K> {
 }
 
 impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromShared<R, T::Key> {
+    fn accepts(entity: &T) -> bool {
+        entity.validate().is_ok()
+    }
+
     async fn load(&mut self) -> Result<Option<T>> {
         valid(self.repository.fetch_by_id(&self.id).await?)
     }
@@ -358,7 +362,11 @@ struct ByIds<'a, R, K> {
     repository: &'a R,
 }
 
-impl<T: CacheEntity + CacheValue, R: DataRepository<T>> LoadMany<T> for ByIds<'_, R, T::Key> {
+impl<T: CacheEntity, R: DataRepository<T>> LoadMany<T> for ByIds<'_, R, T::Key> {
+    fn accepts(entity: &T) -> bool {
+        entity.validate().is_ok()
+    }
+
     async fn load(self, missing: Vec<usize>) -> Result<Vec<Option<T>>> {
         let ids: Vec<T::Key> = missing.iter().map(|&at| self.ids[at].clone()).collect();
         self.repository.fetch_by_ids(&ids).await?.into_iter().map(valid).collect()

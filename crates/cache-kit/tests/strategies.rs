@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use cache_kit::backend::{CacheBackend, InMemoryBackend};
 use cache_kit::{
-    CacheExpander, CacheFeed, CacheMetrics, CacheService, CacheStrategy, DataRepository, Error, ErrorKind,
-    GenericFeeder, InMemoryRepository, ManualClock, OperationConfig, Result, Source, Stored, TtlPolicy,
+    Cache, CacheExpander, CacheFeed, CacheMetrics, CacheService, CacheStrategy, DataRepository, Error,
+    ErrorKind, GenericFeeder, InMemoryRepository, ManualClock, OperationConfig, Result, Source, Stored,
+    TtlPolicy,
 };
 use common::{SourceDown, User, Users};
 
@@ -200,19 +201,19 @@ async fn a_feeder_is_told_what_happens_and_may_say_no() {
 
 #[tokio::test]
 async fn an_entity_that_says_no_is_a_miss_in_the_cache_and_an_error_at_the_source() {
-    let (expander, _) = memory();
+    let (expander, backend) = memory();
     let users = Users::with(&[(1, "invalid")]);
     assert!(expander.get::<User, _>(&1, &users).await.is_err());
-    // Stored by somebody who did not ask: found, refused, loaded afresh.
-    #[derive(Clone)]
-    struct Careless(Users);
-    impl DataRepository<User> for Careless {
-        async fn fetch_by_id(&self, id: &u64) -> Result<Option<User>> {
-            self.0.find(*id).await.map_err(Error::source)
-        }
-    }
+    assert_eq!((backend.stats().entries, backend.stats().leases), (0, 0));
+    // Stored by somebody who did not ask it.
     users.put(1, "good");
-    assert_eq!(expander.get::<User, _>(&1, &Careless(users.clone())).await.unwrap().unwrap().name, "good");
+    let careless = Cache::new(backend);
+    careless.set("user:1", &User { id: 1, name: "invalid".into() }).await.unwrap();
+    assert_eq!(expander.get::<User, _>(&1, &users).await.unwrap().unwrap().name, "good");
+    assert_eq!(expander.stats().rejected.undecodable, 1);
+    careless.set("user:1", &User { id: 1, name: "invalid".into() }).await.unwrap();
+    let found = expander.get_many::<User, _>(&[1], &users).await.unwrap();
+    assert_eq!(found[0].as_ref().unwrap().name, "good");
 }
 
 #[tokio::test]

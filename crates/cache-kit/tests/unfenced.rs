@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -109,4 +110,36 @@ async fn ten_thousand_tasks_on_one_cold_key_make_one_load() {
         assert_eq!(name.unwrap().unwrap(), "one");
     }
     assert_eq!(users.asked(), 1);
+}
+
+/// A store whose first answer is a miss, whatever it holds: what a reader sees that looks just before
+/// another's load ends.
+struct TooEarly {
+    inner: InMemoryBackend,
+    looked: AtomicBool,
+}
+
+#[async_trait]
+impl CacheBackend for TooEarly {
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        if self.looked.swap(true, Ordering::SeqCst) { self.inner.get(key).await } else { Ok(None) }
+    }
+
+    async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<()> {
+        self.inner.set(key, value, ttl).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.inner.delete(key).await
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_looked_too_early_looks_again_before_it_loads() {
+    let inner = InMemoryBackend::new();
+    Cache::new(inner.clone()).set("key", &"stored".to_owned()).await.unwrap();
+    let cache = Cache::new(TooEarly { inner, looked: AtomicBool::new(false) });
+    let value = cache.get_or_load("key", || async { Err::<String, _>(SourceDown(1)) }).await;
+    assert_eq!(value.unwrap(), "stored");
+    assert_eq!(cache.stats().loads, 0);
 }

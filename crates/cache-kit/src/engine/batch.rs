@@ -37,6 +37,12 @@ impl<B: CacheBackend> Drop for Held<'_, B> {
 
 /// A loader for a list of positions.
 pub(crate) trait LoadMany<T>: Send {
+    /// Whether a value from the cache may be used; one that may not is a miss.
+    fn accepts(value: &T) -> bool {
+        let _ = value;
+        true
+    }
+
     /// One answer for each position, in order.
     fn load(self, missing: Vec<usize>) -> impl Future<Output = Result<Vec<Option<T>>>> + Send;
 }
@@ -67,12 +73,7 @@ impl<B: CacheBackend> Engine<B> {
     /// Reads many keys; one answer for each, in order. Keys asked for twice are read once.
     ///
     /// Requests have one strategy between them: `Refresh`.
-    pub(crate) async fn read_many<T, L>(
-        &self,
-        requests: &[Request<'_>],
-        loader: L,
-        accept: impl Fn(&T) -> bool + Send + Sync,
-    ) -> Result<Vec<Answer<T>>>
+    pub(crate) async fn read_many<T, L>(&self, requests: &[Request<'_>], loader: L) -> Result<Vec<Answer<T>>>
     where
         T: CacheValue,
         L: LoadMany<T>,
@@ -103,13 +104,13 @@ impl<B: CacheBackend> Engine<B> {
                 for (&at, entry) in unique.iter().zip(entries) {
                     let request = &requests[at];
                     let judged = match entry {
-                        Some(entry) => self.judge(request, entry, &accept),
+                        Some(entry) => self.judge(request, entry, L::accepts),
                         None => Err(Missed::Absent),
                     };
                     self.count_lookup(request, judged.as_ref().err());
                     match judged {
                         Ok(found) => answers[at] = Some(Answer::cached(found)),
-                        Err(missed) => match self.lease_for(request, at, missed, &accept).await {
+                        Err(missed) => match self.lease_for(request, at, missed, L::accepts).await {
                             Ok(found) => answers[at] = Some(Answer::cached(found)),
                             Err(one) => missing.push(one),
                         },
@@ -141,7 +142,7 @@ impl<B: CacheBackend> Engine<B> {
         request: &'a Request<'_>,
         at: usize,
         missed: Missed,
-        accept: impl Fn(&T) -> bool + Send,
+        accepts: fn(&T) -> bool,
     ) -> Result<Found<T>, Missing<'a, B>> {
         let key = request.key.as_str();
         let mut held = Held { engine: self, key, lease: None };
@@ -156,7 +157,7 @@ impl<B: CacheBackend> Engine<B> {
             }
             Ok(Acquired::Unfenced) => (Stored::NotAsked, None),
             Ok(Acquired::Busy { .. }) => (Stored::LeftToOther, None),
-            Ok(Acquired::Present { value }) => match self.judge(request, value, accept) {
+            Ok(Acquired::Present { value }) => match self.judge(request, value, accepts) {
                 Ok(found) => return Ok(found),
                 Err(_) => (Stored::LeftToOther, None),
             },

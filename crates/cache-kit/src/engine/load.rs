@@ -23,6 +23,12 @@ use crate::outcome::Stored;
 
 /// The source of a value, asked once for each load.
 pub(crate) trait Load<T>: Send {
+    /// Whether a value from the cache may be used; one that may not is a miss.
+    fn accepts(value: &T) -> bool {
+        let _ = value;
+        true
+    }
+
     /// `Ok(None)`: the source has no such value.
     fn load(&mut self) -> impl Future<Output = Result<Option<T>>> + Send;
 }
@@ -96,7 +102,7 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: Load<T>,
     {
-        let (permit, mut degraded) = match self.take_lease(lead, request, missed).await {
+        let (permit, mut degraded) = match self.take_lease(lead, request, missed, L::accepts).await {
             Leased::Permit(permit, degraded) => (permit, degraded),
             Leased::Found(answer) => return Ok(answer),
         };
@@ -122,6 +128,7 @@ impl<B: CacheBackend> Engine<B> {
         lead: &mut Lead<'_, B>,
         request: &Request<'_>,
         missed: Missed,
+        accepts: fn(&T) -> bool,
     ) -> Leased<T> {
         let mut seen = match missed {
             // What is not known must not be written over.
@@ -154,7 +161,7 @@ impl<B: CacheBackend> Engine<B> {
             };
             // The load of an invalidation is not answered from the cache.
             if request.strategy != CacheStrategy::Invalidate
-                && let Ok(found) = self.judge(request, entry.clone(), |_: &T| true)
+                && let Ok(found) = self.judge(request, entry.clone(), accepts)
             {
                 return Leased::Found(Answer::cached(found));
             }

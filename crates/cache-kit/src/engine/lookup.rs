@@ -42,11 +42,11 @@ impl<B: CacheBackend> Engine<B> {
     pub(super) async fn look_up<T: CacheValue>(
         &self,
         request: &Request<'_>,
-        accept: impl Fn(&T) -> bool,
+        accepts: fn(&T) -> bool,
     ) -> Result<Found<T>, Missed> {
         let started = self.observer.start(&self.settings.clock);
         let answer = match self.fetch(request.key.as_str()).await {
-            Ok(Some(entry)) => self.judge(request, entry, accept),
+            Ok(Some(entry)) => self.judge(request, entry, accepts),
             Ok(None) => Err(Missed::Absent),
             Err(error) => Err(Missed::Unknown(error)),
         };
@@ -75,13 +75,13 @@ impl<B: CacheBackend> Engine<B> {
         &self,
         request: &Request<'_>,
         entry: Bytes,
-        accept: impl Fn(&T) -> bool,
+        accepts: fn(&T) -> bool,
     ) -> Result<Found<T>, Missed> {
         let limit = self.settings.max_value_bytes;
         let opened = entry::open::<T>(&entry, request.key.hash(), request.schema, limit);
         match opened.and_then(
             |(value, header)| {
-                if accept(&value) { Ok((value, header)) } else { Err(Reject::Undecodable) }
+                if accepts(&value) { Ok((value, header)) } else { Err(Reject::Undecodable) }
             },
         ) {
             Ok((value, header)) if self.is_fresh(&header) => {

@@ -44,18 +44,13 @@ enum Turn<'a, B: CacheBackend, T> {
 impl<B: CacheBackend> Engine<B> {
     /// Reads with a loader that runs in the caller's task. If the caller goes away, another reader takes over
     /// with its own loader.
-    pub(crate) async fn read_inline<T, L>(
-        &self,
-        request: &Request<'_>,
-        loader: &mut L,
-        accept: impl Fn(&T) -> bool + Send,
-    ) -> Result<Answer<T>>
+    pub(crate) async fn read_inline<T, L>(&self, request: &Request<'_>, loader: &mut L) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T>,
     {
         // What comes after a miss is boxed: a hit pays nothing for it, not even in the size of its future.
-        match self.ask_cache(request, accept).await? {
+        match self.ask_cache(request, L::accepts).await? {
             Step::Done(answer) => Ok(answer),
             Step::Bypass => Box::pin(self.read_source(request, loader)).await,
             Step::Load(missed) => Box::pin(self.load_inline(request, missed, loader)).await,
@@ -64,17 +59,12 @@ impl<B: CacheBackend> Engine<B> {
 
     /// Reads with a loader that runs in a task of its own, and so to its end even if the caller goes away.
     /// Without a tokio runtime it runs in the caller's task.
-    pub(crate) async fn read_owned<T, L>(
-        &self,
-        request: &Request<'_>,
-        mut loader: L,
-        accept: impl Fn(&T) -> bool + Send,
-    ) -> Result<Answer<T>>
+    pub(crate) async fn read_owned<T, L>(&self, request: &Request<'_>, mut loader: L) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T> + 'static,
     {
-        match self.ask_cache(request, accept).await? {
+        match self.ask_cache(request, L::accepts).await? {
             Step::Done(answer) => Ok(answer),
             Step::Bypass => Box::pin(self.read_source(request, &mut loader)).await,
             Step::Load(missed) => Box::pin(self.load_owned(request, missed, loader)).await,
@@ -139,9 +129,9 @@ impl<B: CacheBackend> Engine<B> {
     pub(crate) async fn read_cached<T: CacheValue>(
         &self,
         request: &Request<'_>,
-        accept: impl Fn(&T) -> bool + Send,
+        accepts: fn(&T) -> bool,
     ) -> Result<Answer<T>> {
-        match self.look_up(request, accept).await {
+        match self.look_up(request, accepts).await {
             Ok(found) => Ok(Answer::cached(found)),
             Err(Missed::Unknown(error)) => Err(error),
             Err(_) => Ok(Answer::nowhere()),
@@ -151,14 +141,14 @@ impl<B: CacheBackend> Engine<B> {
     async fn ask_cache<T: CacheValue>(
         &self,
         request: &Request<'_>,
-        accept: impl Fn(&T) -> bool + Send,
+        accepts: fn(&T) -> bool,
     ) -> Result<Step<T>> {
         Ok(match request.strategy {
-            CacheStrategy::Refresh => match self.look_up(request, accept).await {
+            CacheStrategy::Refresh => match self.look_up(request, accepts).await {
                 Ok(found) => Step::Done(Answer::cached(found)),
                 Err(missed) => Step::Load(missed),
             },
-            CacheStrategy::Fresh => Step::Done(self.read_cached(request, accept).await?),
+            CacheStrategy::Fresh => Step::Done(self.read_cached(request, accepts).await?),
             CacheStrategy::Bypass => Step::Bypass,
             CacheStrategy::Invalidate => Step::Load(match self.invalidate(&request.key).await {
                 Ok(()) => Missed::Absent,
