@@ -65,7 +65,8 @@ impl Cache {
     /// # Errors
     /// [`Config`](ErrorKind::Config), naming the variable or parameter. Does no I/O.
     pub fn from_env() -> Result<Self> {
-        Self::from_url(&backend::env_url(|name| std::env::var_os(name))?)
+        let (url, variable) = backend::env_url(|name| std::env::var_os(name))?;
+        Self::from_url(&url).map_err(|error| error.in_variable(variable))
     }
 
     /// Sets what is not to be as [`new`](Self::new) has it.
@@ -251,12 +252,50 @@ impl Cache {
         Fut: Future<Output = Result<I, E>> + Send + 'static,
         I: IntoIterator<Item = (String, T)>,
     {
+        let answers = self.load_many(keys, LoadOptions::default(), loader).await?;
+        Ok(answers.into_iter().map(|answer| answer.value).collect())
+    }
+
+    /// [`get_many_or_load`](Self::get_many_or_load) with options for this call, telling also how each read went.
+    /// Of the strategies only `Refresh` is for many keys.
+    ///
+    /// # Errors
+    /// As `get_many_or_load`; also [`InvalidInput`](ErrorKind::InvalidInput) for options that make no sense.
+    pub async fn get_many_or_load_outcomes<T, E, F, Fut, I>(
+        &self,
+        keys: impl IntoIterator<Item = impl AsRef<str> + Send> + Send,
+        options: LoadOptions,
+        loader: F,
+    ) -> Result<Vec<Outcome<Option<T>>>>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce(Vec<String>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<I, E>> + Send + 'static,
+        I: IntoIterator<Item = (String, T)>,
+    {
+        let answers = self.load_many(keys, options, loader).await?;
+        Ok(answers.into_iter().map(|answer| self.engine.outcome(answer)).collect())
+    }
+
+    async fn load_many<T, E, F, Fut, I>(
+        &self,
+        keys: impl IntoIterator<Item = impl AsRef<str> + Send> + Send,
+        options: LoadOptions,
+        loader: F,
+    ) -> Result<Vec<Answer<T>>>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce(Vec<String>) -> Fut + Send,
+        Fut: Future<Output = Result<I, E>> + Send,
+        I: IntoIterator<Item = (String, T)>,
+    {
+        policy::check_batch_strategy(options.strategy)?;
         let keys: Vec<_> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
         let requests: Result<Vec<_>> =
-            keys.iter().map(|key| self.request::<T>(key, None, CacheStrategy::Refresh)).collect();
-        let loader = ByKey { keys: &keys, loader };
-        let answers = self.engine.read_many(&requests?, loader).await?;
-        Ok(answers.into_iter().map(|answer| answer.value).collect())
+            keys.iter().map(|key| self.request::<T>(key, options.ttl, options.strategy)).collect();
+        self.engine.read_many(&requests?, ByKey { keys: &keys, loader }).await
     }
 
     /// The cached value, or `None`.
@@ -280,7 +319,8 @@ impl Cache {
     /// Stores a value, whatever is there. A load of this key that is under way stores nothing.
     ///
     /// # Errors
-    /// When the value cannot be encoded, is too large, or may not have been stored.
+    /// When the value cannot be encoded or is too large, which leaves what was there; or when it may not have
+    /// been stored.
     pub async fn set<T: CacheValue>(&self, key: impl AsRef<str>, value: &T) -> Result<()> {
         self.set_with(key, LoadOptions::default(), value).await
     }
@@ -352,6 +392,13 @@ impl Cache {
         self.engine.loads_under_way()
     }
 
+    /// How many reads wait for a load, be it one that others would join or not.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn readers_waiting(&self) -> usize {
+        self.engine.readers_waiting()
+    }
+
     fn key<'a>(&self, key: &'a str) -> Result<Key<'a>> {
         Key::from_text(self.engine.settings.namespace.as_deref(), key)
     }
@@ -363,7 +410,13 @@ impl Cache {
         strategy: CacheStrategy,
     ) -> Result<Request<'a>> {
         policy::check_call_ttl(ttl)?;
-        Ok(Request { key: self.key(key)?, schema: schema_of::<T>(0), prefix: "", ttl, strategy })
+        Ok(Request {
+            key: self.key(key)?,
+            schema: schema_of::<T>(self.engine.settings.schema_version),
+            prefix: "",
+            ttl,
+            strategy,
+        })
     }
 }
 

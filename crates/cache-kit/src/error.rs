@@ -29,7 +29,9 @@ pub enum ErrorKind {
     Source,
     /// The loader panicked. Nothing was stored; the next read loads afresh.
     LoaderPanicked,
-    /// A loader asked the cache for the key that it is loading itself, directly or through other loads.
+    /// A loader asked the cache for the key that it is loading itself, directly or through other loads. Noticed
+    /// within a task and through the cache's own tasks, not through one that the loader spawns; two loads that
+    /// wait for each other from different callers are not noticed either.
     Reentrant,
     /// The load ended without an answer because its runtime was shut down.
     LoadAborted,
@@ -138,6 +140,13 @@ impl Error {
 
     pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::InvalidInput, message)
+    }
+
+    /// Names the variable of the environment that a bad setting came from.
+    pub(crate) fn in_variable(mut self, variable: &str) -> Self {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.message = format!("{variable}: {}", inner.message).into();
+        self
     }
 
     /// Says what to do about it.

@@ -236,9 +236,29 @@ impl<B: CacheBackend> CacheExpander<B> {
         T: CacheEntity,
         R: DataRepository<T> + 'static,
     {
-        let request = self.request::<T>(&id, None, CacheStrategy::Refresh)?;
-        let source = FromShared { repository, id };
-        Ok(self.engine.read_owned(&request, source).await?.value)
+        let outcome =
+            self.get_owned_outcome(id, repository, CacheStrategy::Refresh, OperationConfig::default());
+        Ok(outcome.await?.value)
+    }
+
+    /// [`get_owned`](Self::get_owned) by strategy and with options, telling also how it went.
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config).
+    pub async fn get_owned_outcome<T, R>(
+        &self,
+        id: T::Key,
+        repository: Arc<R>,
+        strategy: CacheStrategy,
+        config: OperationConfig,
+    ) -> Result<Outcome<Option<T>>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T> + 'static,
+    {
+        let request = self.request::<T>(&id, config.ttl, strategy)?;
+        let source = FromShared { repository, id, retries: config.retries };
+        Ok(self.engine.outcome(self.engine.read_owned(&request, source).await?))
     }
 
     /// The entities with these ids, one answer for each, in order: the cached ones from one read of the
@@ -251,11 +271,41 @@ impl<B: CacheBackend> CacheExpander<B> {
         T: CacheEntity,
         R: DataRepository<T>,
     {
-        let requests: Result<Vec<_>> =
-            ids.iter().map(|id| self.request::<T>(id, None, CacheStrategy::Refresh)).collect();
-        let loader = ByIds { ids, repository };
-        let answers: Vec<Answer<T>> = self.engine.read_many(&requests?, loader).await?;
+        let answers = self.read_many(ids, repository, OperationConfig::default()).await?;
         Ok(answers.into_iter().map(|answer| answer.value).collect())
+    }
+
+    /// [`get_many`](Self::get_many) with options, telling also how each read went.
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config).
+    pub async fn get_many_outcomes<T, R>(
+        &self,
+        ids: &[T::Key],
+        repository: &R,
+        config: OperationConfig,
+    ) -> Result<Vec<Outcome<Option<T>>>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        let answers = self.read_many(ids, repository, config).await?;
+        Ok(answers.into_iter().map(|answer| self.engine.outcome(answer)).collect())
+    }
+
+    async fn read_many<T, R>(
+        &self,
+        ids: &[T::Key],
+        repository: &R,
+        config: OperationConfig,
+    ) -> Result<Vec<Answer<T>>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        let requests: Result<Vec<_>> =
+            ids.iter().map(|id| self.request::<T>(id, config.ttl, CacheStrategy::Refresh)).collect();
+        self.engine.read_many(&requests?, ByIds { ids, repository, retries: config.retries }).await
     }
 
     /// Removes an entity. When this returns `Ok`, no older value comes back: a load that had begun stores
@@ -295,6 +345,13 @@ impl<B: CacheBackend> CacheExpander<B> {
         self.engine.loads_under_way()
     }
 
+    /// How many reads wait for a load, be it one that others would join or not.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn readers_waiting(&self) -> usize {
+        self.engine.readers_waiting()
+    }
+
     fn key<T: CacheEntity>(&self, id: &T::Key) -> Result<Key<'static>> {
         Key::from_id(self.engine.settings.namespace.as_deref(), T::cache_prefix(), id)
     }
@@ -329,15 +386,7 @@ impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromRepository<'_, R, T::
     }
 
     async fn load(&mut self) -> Result<Option<T>> {
-        let mut tried = 0;
-        loop {
-            match self.repository.fetch_by_id(self.id).await {
-                Ok(found) => return valid(found),
-                Err(error) if tried == self.retries => return Err(error),
-                Err(_) => tried += 1,
-            }
-            policy::pause_before_retry(tried).await;
-        }
+        valid(retrying(self.retries, || self.repository.fetch_by_id(self.id)).await?)
     }
 }
 
@@ -345,6 +394,7 @@ impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromRepository<'_, R, T::
 struct FromShared<R, K> {
     repository: Arc<R>,
     id: K,
+    retries: u32,
 }
 
 impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromShared<R, T::Key> {
@@ -353,13 +403,14 @@ impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromShared<R, T::Key> {
     }
 
     async fn load(&mut self) -> Result<Option<T>> {
-        valid(self.repository.fetch_by_id(&self.id).await?)
+        valid(retrying(self.retries, || self.repository.fetch_by_id(&self.id)).await?)
     }
 }
 
 struct ByIds<'a, R, K> {
     ids: &'a [K],
     repository: &'a R,
+    retries: u32,
 }
 
 impl<T: CacheEntity, R: DataRepository<T>> LoadMany<T> for ByIds<'_, R, T::Key> {
@@ -369,7 +420,20 @@ impl<T: CacheEntity, R: DataRepository<T>> LoadMany<T> for ByIds<'_, R, T::Key> 
 
     async fn load(self, missing: Vec<usize>) -> Result<Vec<Option<T>>> {
         let ids: Vec<T::Key> = missing.iter().map(|&at| self.ids[at].clone()).collect();
-        self.repository.fetch_by_ids(&ids).await?.into_iter().map(valid).collect()
+        let found = retrying(self.retries, || self.repository.fetch_by_ids(&ids)).await?;
+        found.into_iter().map(valid).collect()
+    }
+}
+
+/// Asks, and asks again up to so many times if that fails.
+async fn retrying<T, Fut: Future<Output = Result<T>>>(retries: u32, ask: impl Fn() -> Fut) -> Result<T> {
+    let mut tried = 0;
+    loop {
+        match ask().await {
+            Err(_) if tried < retries => tried += 1,
+            answer => return answer,
+        }
+        policy::pause_before_retry(tried).await;
     }
 }
 

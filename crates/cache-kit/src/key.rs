@@ -183,6 +183,7 @@ pub(crate) fn check_namespace(namespace: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::fmt;
 
     use proptest::prelude::*;
@@ -266,6 +267,25 @@ mod tests {
     /// Parts with many separators, and some that are awkward.
     fn part() -> impl Strategy<Value = String> {
         prop_oneof!["[ab:/%#2F3A]{0,6}", "[a-c \r\n\0]{0,3}", Just("x".repeat(300))]
+    }
+
+    #[test]
+    fn tuples_made_of_separators_never_meet() {
+        let namespaces = [None, Some("a"), Some("a-b"), Some("3A")];
+        let parts = [
+            "", "a", "b", "c", ":", "/", "%", "a:b", "b:c", "a/b", "a%3Ab", "a%2Fb", "%3A", "3A", ":b", "a:",
+            "/a:b",
+        ];
+        let mut seen = HashMap::new();
+        for namespace in namespaces {
+            for prefix in parts {
+                for of in parts {
+                    let tuple = (namespace, prefix, of);
+                    let other = seen.insert(id(namespace, prefix, of), tuple);
+                    assert_eq!(other, None, "meets {tuple:?}");
+                }
+            }
+        }
     }
 
     proptest! {

@@ -47,7 +47,8 @@ pub struct OperationConfig {
     /// The life of an entry that this call stores. Default: the cache's.
     pub ttl: Option<Duration>,
     /// How often a failed read of the source is tried again, after 50 ms and then twice as long each time, up
-    /// to a second, with jitter. Default: not at all.
+    /// to a second, with jitter. Default: not at all. Waits on the timer of the tokio runtime; without a runtime
+    /// it does not wait.
     pub retries: u32,
 }
 
@@ -136,4 +137,13 @@ pub(crate) async fn pause_before_retry(retry: u32) {
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::time::sleep(longest.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
     }
+}
+
+/// Refuses a strategy that is not for many keys at once.
+pub(crate) fn check_batch_strategy(strategy: crate::CacheStrategy) -> crate::Result<()> {
+    if strategy != crate::CacheStrategy::Refresh {
+        return Err(crate::Error::invalid(format!("the strategy {strategy} is not for many keys at once"))
+            .with_hint("read one by one, or invalidate_many first"));
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::expander::CacheExpander;
 use crate::feed::CacheFeed;
 use crate::observe::{CacheMetrics, Stats};
+use crate::outcome::Outcome;
 use crate::policy::OperationConfig;
 use crate::repository::DataRepository;
 use crate::strategy::CacheStrategy;
@@ -84,6 +85,24 @@ impl<B: CacheBackend> CacheService<B> {
         R: DataRepository<T>,
     {
         self.expander.get(id, repository).await
+    }
+
+    /// The entity with this id, and how it was found; see [`CacheExpander::get_outcome`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::get_outcome`.
+    pub async fn get_outcome<T, R>(
+        &self,
+        id: &T::Key,
+        repository: &R,
+        strategy: CacheStrategy,
+        config: OperationConfig,
+    ) -> Result<Outcome<Option<T>>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        self.expander.get_outcome(id, repository, strategy, config).await
     }
 
     /// The entity with this id, by a load that outlives the caller; see [`CacheExpander::get_owned`].

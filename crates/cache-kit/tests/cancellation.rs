@@ -117,6 +117,7 @@ async fn a_hundred_thousand_dropped_operations_leave_nothing_behind() {
     })
     .await;
     assert_eq!(backend.stats().leases, 0, "no lease is left behind");
+    assert_eq!(cache.readers_waiting(), 0, "no waiter is left behind");
     for key in 0..16 {
         let counter = Arc::clone(&under_way);
         let value = bounded(cache.get_or_load(format!("key:{key}"), move || load(key, 0, counter))).await;

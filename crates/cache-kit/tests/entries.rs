@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cache_kit::backend::{Acquired, CacheBackend, Capabilities, InMemoryBackend};
 use cache_kit::testing::{FaultyBackend, Gate, Operation};
-use cache_kit::{Cache, Codec, ErrorKind, LoadOptions, ManualClock, RejectedStats, Result, Source, Stored};
+use cache_kit::{
+    Cache, CacheStrategy, Codec, ErrorKind, LoadOptions, ManualClock, RejectedStats, Result, Source, Stored,
+};
 use common::{SourceDown, Users, bounded};
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +166,16 @@ async fn a_reader_that_was_overtaken_takes_what_is_there_and_loads_nothing() {
     let outcome = load(&cache).await;
     assert_eq!((outcome.value.as_str(), outcome.source), ("value", Source::Cache));
     assert_eq!(cache.stats().loads, 0);
+}
+
+#[tokio::test]
+async fn the_strategy_invalidate_asks_the_source_even_if_it_was_overtaken() {
+    let (_, _, entry) = with_entry().await;
+    let cache = Cache::new(Overtaken { inner: InMemoryBackend::new(), entry });
+    let options = LoadOptions::default().with_strategy(CacheStrategy::Invalidate);
+    let load = || async { Ok::<_, SourceDown>("loaded".to_owned()) };
+    let outcome = cache.get_or_load_outcome("key", options, load).await.unwrap();
+    assert_eq!((outcome.value.as_str(), outcome.source), ("loaded", Source::Load));
 }
 
 #[tokio::test]

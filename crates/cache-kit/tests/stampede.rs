@@ -178,7 +178,7 @@ async fn when_leader_and_followers_all_go_away_nothing_is_left() {
     }
     let _ = bounded(join_all(followers)).await;
     let _ = leader.await;
-    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!((cache.loads_under_way(), cache.readers_waiting()), (0, 0));
     assert_eq!(backend.stats().leases, 0, "no lease is left behind");
     let now = users.clone();
     assert_eq!(bounded(cache.get_or_load("user:1", || now.name(1))).await.unwrap(), "one");

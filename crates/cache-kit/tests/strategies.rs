@@ -323,10 +323,13 @@ async fn metrics_are_told_and_a_hook_that_panics_is_on_its_own() {
     let expected =
         ["miss user:1", "set user:1", "hit user:1", "miss user:2", "error user:2 the source failed"];
     assert_eq!(*told.0.lock().unwrap(), expected);
+    told.0.lock().unwrap().clear();
+    expander.get_many::<User, _>(&[1, 3], &Users::with(&[(3, "three")])).await.unwrap();
+    assert_eq!(*told.0.lock().unwrap(), ["hit user:1", "miss user:3", "set user:3"]);
     // The mutex of the hook is poisoned by this, which is the hook's affair.
     expander.invalidate::<User>(&1).await.unwrap();
     let stats = expander.stats();
-    assert_eq!((stats.hits, stats.misses, stats.loads, stats.load_failures), (1, 2, 2, 1));
-    assert_eq!((stats.stored, stats.invalidations), (1, 1));
-    assert!((stats.hit_rate() - 1.0 / 3.0).abs() < 1e-9);
+    assert_eq!((stats.hits, stats.misses, stats.loads, stats.load_failures), (2, 3, 3, 1));
+    assert_eq!((stats.stored, stats.invalidations), (2, 1));
+    assert!((stats.hit_rate() - 0.4).abs() < 1e-9);
 }

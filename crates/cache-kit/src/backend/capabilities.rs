@@ -46,7 +46,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// A single-process key-value store that claims nothing beyond `get`, `set` and `delete`.
+    /// A single-process key-value store that claims nothing beyond `get`, `set` and `delete`, and keeps
+    /// lifetimes to the second.
     #[must_use]
     pub const fn minimal(name: &'static str) -> Self {
         Self {
@@ -60,7 +61,7 @@ impl Capabilities {
             pub_sub: false,
             transactions: false,
             fence: Fence::None,
-            ttl_resolution: Duration::ZERO,
+            ttl_resolution: Duration::from_secs(1),
             max_key_bytes: None,
             max_value_bytes: None,
         }
@@ -126,7 +127,8 @@ pub enum Eviction {
 #[non_exhaustive]
 pub enum Fence {
     /// Not by the backend. The engine then protects fills from invalidations made through itself, not from
-    /// those of other processes.
+    /// those of other processes: it does not write what was invalidated meanwhile, and takes back a write that
+    /// was overtaken on its way, as far as the backend answers.
     None,
     /// By leases that any change of the key voids.
     Leases,

@@ -43,11 +43,12 @@ pub fn from_url(url: &str) -> Result<Box<dyn CacheBackend>> {
 /// # Errors
 /// [`Config`](crate::ErrorKind::Config), naming the variable.
 pub fn from_env() -> Result<Box<dyn CacheBackend>> {
-    from_url(&env_url(|name| std::env::var_os(name))?)
+    let (url, variable) = env_url(|name| std::env::var_os(name))?;
+    from_url(&url).map_err(|error| error.in_variable(variable))
 }
 
-/// The URL that the environment amounts to.
-pub(crate) fn env_url(var: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<String> {
+/// The URL that the environment amounts to, and the variable that says so.
+pub(crate) fn env_url(var: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<(String, &'static str)> {
     let var = |name: &'static str| match var(name).map(std::ffi::OsString::into_string) {
         None => Ok(None),
         Some(Ok(value)) if value.is_empty() => Ok(None),
@@ -55,10 +56,10 @@ pub(crate) fn env_url(var: impl Fn(&str) -> Option<std::ffi::OsString>) -> Resul
         Some(Err(_)) => Err(Error::config(format!("{name} is not UTF-8"))),
     };
     if let Some(url) = var("CACHE_URL")? {
-        return Ok(url);
+        return Ok((url, "CACHE_URL"));
     }
     match var("CACHE_BACKEND")?.as_deref() {
-        None | Some("memory" | "inmemory") => Ok("memory://".to_owned()),
+        None | Some("memory" | "inmemory") => Ok(("memory://".to_owned(), "CACHE_BACKEND")),
         Some(other) => {
             Err(Error::config(format!("CACHE_BACKEND names `{other}`, which this build does not have"))
                 .with_hint(KNOWN))
@@ -94,7 +95,9 @@ mod tests {
     use super::*;
 
     fn url_for(vars: &[(&str, &str)]) -> Result<String> {
-        env_url(|name| vars.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into()))
+        let url =
+            env_url(|name| vars.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into()));
+        url.map(|(url, _)| url)
     }
 
     #[test]

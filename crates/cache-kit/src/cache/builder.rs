@@ -61,6 +61,14 @@ impl CacheBuilder {
         self
     }
 
+    /// The version of the stored types: raise it when the fields of a cached type change, and the entries of
+    /// other versions are misses. Default: 0. Entities have their own,
+    /// [`cache_version`](crate::CacheEntity::cache_version).
+    pub fn schema_version(mut self, version: u32) -> Self {
+        self.settings.schema_version = version;
+        self
+    }
+
     /// The largest entry in bytes, 72 of them its header; larger values are returned but not stored, and larger
     /// entries are misses. Default: 8 MiB, or less where the backend takes less. Less than 128 is an error.
     pub fn max_value_bytes(mut self, bytes: usize) -> Self {
@@ -123,7 +131,8 @@ impl CacheBuilder {
                 .with_hint("set a longer one, or TtlPolicy::Infinite (`ttl=none`) for entries without end"));
         }
         if self.settings.max_value_bytes < 128 {
-            return Err(Error::config("max_value_bytes is less than 128").with_hint("8 MiB is the default"));
+            return Err(Error::config("max_value_bytes (max_value in a URL) is less than 128")
+                .with_hint("8 MiB is the default"));
         }
         Ok(self.over(backend))
     }
@@ -138,27 +147,34 @@ impl CacheBuilder {
 
     /// Takes the settings that the parameters of a URL name.
     fn with_params(mut self, params: &mut Params<'_>) -> Result<Self> {
-        let ttl = params.take("ttl", |value| match value {
-            "none" => Some(TtlPolicy::Infinite),
-            value => text::duration(value).map(TtlPolicy::Fixed),
-        })?;
+        let ttl =
+            params.take(
+                "ttl",
+                "a ttl looks like 250ms, 5m or 1h 30m, or is `none`",
+                |value| match value {
+                    "none" => Some(TtlPolicy::Infinite),
+                    value => text::duration(value).map(TtlPolicy::Fixed),
+                },
+            )?;
         if let Some(ttl) = ttl {
             self.settings.ttl = ttl;
         }
-        if let Some(namespace) = params.take("namespace", |value| Some(value.into()))? {
+        if let Some(namespace) = params.take("namespace", "", |value| Some(value.into()))? {
             self.settings.namespace = Some(namespace);
         }
-        if let Some(codec) = params.take("codec", Codec::from_name)? {
+        if let Some(codec) = params.take("codec", CODECS, Codec::from_name)? {
             self.settings.codec = codec;
         }
-        let max =
-            params.take("max_value", |value| text::size(value).and_then(|size| size.try_into().ok()))?;
+        let max = params
+            .take("max_value", text::SIZE, |value| text::size(value).and_then(|size| size.try_into().ok()))?;
         if let Some(max) = max {
             self.settings.max_value_bytes = max;
         }
         Ok(self)
     }
 }
+
+const CODECS: &str = "codecs are postcard, and msgpack and json with the features of these names";
 
 impl fmt::Debug for CacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// How durations look.
+pub(crate) const DURATION: &str = "durations look like 250ms, 5m or 1h 30m";
+/// How sizes look.
+pub(crate) const SIZE: &str = "sizes look like 1000, 10k, 64mb or 64MiB";
+
 /// `250ms`, `5m`, `1h 30m`; a bare number has no unit and is refused, except for 0.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()

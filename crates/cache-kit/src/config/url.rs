@@ -66,6 +66,11 @@ impl<'a> Params<'a> {
         let mut left: Vec<(&str, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                // Not repeated: it may be the rest of a password with a `?` in it.
+                return Err(Error::config("a URL parameter has a name that no parameter has")
+                    .with_hint("write a `?` in a password as %3F"));
+            }
             let Some(value) = percent_decode(value) else {
                 return Err(Error::config(format!("URL parameter `{name}` is not valid percent-encoding")));
             };
@@ -77,19 +82,19 @@ impl<'a> Params<'a> {
         Ok(Self { left, known: Vec::new() })
     }
 
-    /// Takes a parameter, if it is there, and reads its value.
+    /// Takes a parameter, if it is there, and reads its value, which should look as `like` says.
     pub(crate) fn take<T>(
         &mut self,
         name: &'static str,
+        like: &'static str,
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Result<Option<T>> {
         self.known.push(name);
         let Some(at) = self.left.iter().position(|(other, _)| *other == name) else { return Ok(None) };
         let (_, value) = self.left.swap_remove(at);
-        read(&value).map(Some).ok_or_else(|| {
-            Error::config(format!("URL parameter `{name}` cannot be read"))
-                .with_hint("durations look like 250ms, 5m or 1h; sizes like 1000, 10k, 64mb or 64MiB")
-        })
+        read(&value)
+            .map(Some)
+            .ok_or_else(|| Error::config(format!("URL parameter `{name}` cannot be read")).with_hint(like))
     }
 
     /// An error if a parameter is left that nobody knows; `elsewhere` says where some others belong.
@@ -123,6 +128,7 @@ pub(crate) fn percent_decode(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::text;
 
     #[test]
     fn a_url_is_split_into_its_parts() {
@@ -132,8 +138,8 @@ mod tests {
             ("redis+cluster", Some("me:p%40ss"), "a:1,b:2", "3")
         );
         let mut params = url.params().unwrap();
-        assert_eq!(params.take("x", |v| Some(v.to_owned())).unwrap().unwrap(), "a&b");
-        assert_eq!(params.take("absent", |v| Some(v.to_owned())).unwrap(), None);
+        assert_eq!(params.take("x", "", |v| Some(v.to_owned())).unwrap().unwrap(), "a&b");
+        assert_eq!(params.take("absent", "", |v| Some(v.to_owned())).unwrap(), None);
         assert!(params.finish(&[]).unwrap_err().to_string().contains("`ttl`"));
     }
 
@@ -163,7 +169,7 @@ mod tests {
                 Ok(params) => params,
                 Err(error) => return error.to_string(),
             };
-            match params.take("size", crate::config::text::size) {
+            match params.take("size", text::SIZE, text::size) {
                 Ok(_) => params.finish(&[("ttl", "belongs elsewhere")]).unwrap_err().to_string(),
                 Err(error) => error.to_string(),
             }

@@ -12,6 +12,7 @@ use super::{Engine, LEASE_LIFE, Request};
 use crate::backend::{Acquired, CacheBackend, Filled, Lease};
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::Event;
 use crate::outcome::Stored;
 
 /// A key that the cache cannot answer, and what may be done with its value.
@@ -87,7 +88,7 @@ impl<B: CacheBackend> Engine<B> {
                 at
             });
         }
-        let began = self.invalidations();
+        let (began, started) = (self.invalidations(), self.observer.start(&self.settings.clock));
         let keys: Vec<&str> = unique.iter().map(|&at| requests[at].key.as_str()).collect();
         let mut answers: Vec<Option<Answer<T>>> = requests.iter().map(|_| None).collect();
         let mut missing = Vec::new();
@@ -108,6 +109,7 @@ impl<B: CacheBackend> Engine<B> {
                         None => Err(Missed::Absent),
                     };
                     self.count_lookup(request, judged.as_ref().err());
+                    self.tell_lookup(request, started, judged.as_ref().err());
                     match judged {
                         Ok(found) => answers[at] = Some(Answer::cached(found)),
                         Err(missed) => match self.lease_for(request, at, missed, L::accepts).await {
@@ -118,8 +120,9 @@ impl<B: CacheBackend> Engine<B> {
                 }
             }
             Err(error) => {
+                self.backend_failed(&requests[0].key, "the cache could not be read", &error);
                 for &at in &unique {
-                    self.count_lookup(&requests[at], Some(&Missed::Unknown(error.clone())));
+                    self.count(Event::Unknown);
                     let held = Held { engine: self, key: requests[at].key.as_str(), lease: None };
                     let degraded = Some(error.clone());
                     missing.push(Missing { at, held, stored: Stored::BackendUnknown, degraded });
@@ -197,7 +200,7 @@ impl<B: CacheBackend> Engine<B> {
                 {
                     Ok(filled) => self.count_fill(filled),
                     Err(error) => {
-                        self.count(crate::observe::Event::StoreFailed);
+                        self.store_failed(&requests[one.at].key, &error);
                         one.degraded = Some(error);
                         Stored::Failed
                     }
@@ -217,14 +220,17 @@ impl<B: CacheBackend> Engine<B> {
         cost: Duration,
     ) -> Result<Filled> {
         let (entry, ttl) = self.seal(request, value, cost)?;
-        match &held.lease {
+        let started = self.observer.start(&self.settings.clock);
+        let filled = match &held.lease {
             Some(lease) => {
-                let filled = self.backend().fill(request.key.as_str(), lease, entry, ttl).await;
+                let filled = self.backend().fill(request.key.as_str(), lease, entry, ttl).await?;
                 held.lease = None;
-                filled
+                Ok(filled)
             }
             // Any invalidation at all: coarse, but nothing has to be tracked key by key.
             None => self.fill_unfenced(request, entry, ttl, || self.invalidations() != began).await,
-        }
+        };
+        self.tell_fill(request, started, &filled);
+        filled
     }
 }

@@ -1,5 +1,6 @@
 //! Storing what was loaded, unless an invalidation came first; and giving leases back.
 
+use std::panic::catch_unwind;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,9 +9,10 @@ use futures_util::FutureExt as _;
 use super::flight::Leader;
 use super::{Engine, Request};
 use crate::backend::{CacheBackend, Filled, Lease};
+use crate::clock::Tick;
 use crate::entity::CacheValue;
 use crate::entry::{self, Stamp};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::observe::{Event, survived};
 use crate::outcome::Stored;
@@ -50,10 +52,7 @@ impl<B: CacheBackend> Engine<B> {
                     Some(lease) => self.backend().fill(request.key.as_str(), lease, entry, ttl).await,
                     None => self.fill_unfenced(request, entry, ttl, || leader.is_detached()).await,
                 };
-                if matches!(filled, Ok(Filled::Stored)) {
-                    let key = request.key.as_str();
-                    self.observer.timed(started, &self.settings.clock, |m, took| m.record_set(key, took));
-                }
+                self.tell_fill(request, started, &filled);
                 filled
             }
             Err(error) => Err(error),
@@ -62,15 +61,26 @@ impl<B: CacheBackend> Engine<B> {
         match filled {
             Ok(filled) => Ok(self.count_fill(filled)),
             Err(error) => {
-                self.count(Event::StoreFailed);
-                self.observer.tell(|metrics| metrics.record_error(request.key.as_str(), &error.to_string()));
-                survived("a loaded value was not stored", &error);
+                self.store_failed(&request.key, &error);
                 if let Some(lease) = lease {
                     self.release(&request.key, &lease).await;
                 }
                 Err(error)
             }
         }
+    }
+
+    pub(super) fn tell_fill(&self, request: &Request<'_>, started: Option<Tick>, filled: &Result<Filled>) {
+        if matches!(filled, Ok(Filled::Stored)) {
+            let key = request.key.as_str();
+            self.observer.timed(started, &self.settings.clock, |metrics, took| metrics.record_set(key, took));
+        }
+    }
+
+    pub(super) fn store_failed(&self, key: &Key<'_>, error: &Error) {
+        self.count(Event::StoreFailed);
+        self.observer.tell(|metrics| metrics.record_error(key.as_str(), &error.to_string()));
+        survived("a loaded value was not stored", error);
     }
 
     pub(super) fn count_fill(&self, filled: Filled) -> Stored {
@@ -94,7 +104,17 @@ impl<B: CacheBackend> Engine<B> {
         cost: Duration,
     ) -> Result<(Bytes, Option<Duration>)> {
         let settings = &self.settings;
-        let ttl = request.ttl.or_else(|| settings.ttl.ttl_for(request.prefix));
+        // A policy is somebody else's code.
+        let ttl = match request.ttl {
+            Some(ttl) => Some(ttl),
+            None => catch_unwind(|| settings.ttl.ttl_for(request.prefix))
+                .map_err(|_| Error::invalid("the TtlPolicy panicked"))?,
+        };
+        if ttl == Some(Duration::ZERO) {
+            return Err(
+                Error::invalid("ttl is zero, as the TtlPolicy says").with_hint("let it say at least 1 ms")
+            );
+        }
         let stamp = Stamp {
             schema: request.schema,
             key_hash: request.key.hash(),

@@ -18,6 +18,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -35,6 +36,8 @@ type Table = HashMap<Box<str>, Vec<Arc<Flight>>>;
 pub(crate) struct Flights {
     stripes: Box<[Mutex<Table>]>,
     hasher: RandomState,
+    /// Followers alive, of detached flights too.
+    followers: AtomicUsize,
 }
 
 struct Flight {
@@ -77,6 +80,7 @@ impl Flights {
         Arc::new(Self {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            followers: AtomicUsize::new(0),
         })
     }
 
@@ -135,6 +139,12 @@ impl Flights {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.stripes.iter().map(|stripe| lock(stripe).values().map(Vec::len).sum::<usize>()).sum()
+    }
+
+    /// How many wait for a flight, joinable or detached.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn waiting(&self) -> usize {
+        self.followers.load(Ordering::SeqCst)
     }
 
     fn table(&self, key: &str) -> MutexGuard<'_, Table> {
@@ -250,6 +260,7 @@ pub(super) struct Follower {
 
 impl Follower {
     fn new(flights: &Arc<Flights>, key: &str, flight: &Arc<Flight>) -> Self {
+        flights.followers.fetch_add(1, Ordering::Relaxed);
         Self { flights: Arc::clone(flights), key: key.into(), flight: Arc::clone(flight), over: false }
     }
 
@@ -300,8 +311,7 @@ impl Follower {
             return None;
         }
         if state.waiting > 0 {
-            // The wake-up may have been this follower's.
-            self.flight.wake.notify_one();
+            // If the wake-up was this follower's, dropping its wait has passed it on.
             return None;
         }
         let Phase::Orphaned { lease } = mem::replace(&mut state.phase, Phase::Gone) else { return None };
@@ -312,6 +322,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
+        self.flights.followers.fetch_sub(1, Ordering::Relaxed);
         self.leave();
     }
 }

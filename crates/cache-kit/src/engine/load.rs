@@ -1,6 +1,6 @@
 //! Leading a load: the lease, the source, the fill.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,7 +86,13 @@ impl<B: CacheBackend> Engine<B> {
         L: Load<T>,
     {
         let ending = self.load_and_store(&mut lead, request, missed, link, loader).await;
-        lead.complete(|| Arc::new(ending.clone()) as Landed);
+        lead.complete(|| {
+            // `Clone` is somebody else's code, and everyone who waits hangs on it.
+            catch_unwind(AssertUnwindSafe(|| Arc::new(ending.clone()) as Landed)).unwrap_or_else(|_| {
+                let error = Error::new(ErrorKind::LoaderPanicked, "cloning the loaded value panicked");
+                Arc::new(Err::<Answer<T>, _>(error))
+            })
+        });
         ending
     }
 
@@ -130,15 +136,16 @@ impl<B: CacheBackend> Engine<B> {
         missed: Missed,
         accepts: fn(&T) -> bool,
     ) -> Leased<T> {
+        if lead.leader().lease.is_some() {
+            // Whoever took it had looked, and the fill will tell whether it still holds.
+            return Leased::Permit(Permit::Lease, missed.into_error());
+        }
         let mut seen = match missed {
             // What is not known must not be written over.
             Missed::Unknown(error) => return Leased::Permit(Permit::Unknown, Some(error)),
             Missed::Absent => None,
             Missed::Unusable(entry) => Some(entry),
         };
-        if lead.leader().lease.is_some() {
-            return Leased::Permit(Permit::Lease, None);
-        }
         // Once for what the lookup saw, and once more for what came since, if that is of no use either.
         for _ in 0..2 {
             let key = request.key.as_str();

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Engine, Request};
 use crate::backend::{CacheBackend, Peek};
+use crate::clock::Tick;
 use crate::entity::CacheValue;
 use crate::entry::{self, Header, Reject};
 use crate::error::{Error, Result};
@@ -26,6 +27,15 @@ pub(super) enum Missed {
     Unusable(Bytes),
     /// The backend could not tell.
     Unknown(Error),
+}
+
+impl Missed {
+    pub(super) fn into_error(self) -> Option<Error> {
+        match self {
+            Self::Unknown(error) => Some(error),
+            Self::Absent | Self::Unusable(_) => None,
+        }
+    }
 }
 
 impl<B: CacheBackend> Engine<B> {
@@ -51,19 +61,24 @@ impl<B: CacheBackend> Engine<B> {
             Err(error) => Err(Missed::Unknown(error)),
         };
         self.count_lookup(request, answer.as_ref().err());
-        let key = request.key.as_str();
-        self.observer.timed(started, &self.settings.clock, |metrics, took| match &answer {
-            Ok(_) => metrics.record_hit(key, took),
-            Err(Missed::Unknown(_)) => {}
-            Err(_) => metrics.record_miss(key, took),
-        });
+        self.tell_lookup(request, started, answer.as_ref().err());
         answer
+    }
+
+    pub(super) fn tell_lookup(&self, request: &Request<'_>, started: Option<Tick>, missed: Option<&Missed>) {
+        let key = request.key.as_str();
+        self.observer.timed(started, &self.settings.clock, |metrics, took| match missed {
+            None => metrics.record_hit(key, took),
+            Some(Missed::Unknown(_)) => {}
+            Some(_) => metrics.record_miss(key, took),
+        });
     }
 
     pub(super) fn count_lookup(&self, request: &Request<'_>, missed: Option<&Missed>) {
         match missed {
             None => self.count(Event::Hit),
             Some(Missed::Unknown(error)) => {
+                self.count(Event::Unknown);
                 self.backend_failed(&request.key, "the cache could not be read", error);
             }
             Some(_) => self.count(Event::Miss),

@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) namespace: Option<Arc<str>>,
     pub(crate) ttl: TtlPolicy,
     pub(crate) codec: Codec,
+    /// The version of the types behind closures.
+    pub(crate) schema_version: u32,
     /// Largest entry in bytes, header included.
     pub(crate) max_value_bytes: usize,
     /// Whether each value is decoded again and compared before it is stored.
@@ -61,6 +63,7 @@ impl Default for Settings {
             namespace: None,
             ttl: TtlPolicy::Default,
             codec: Codec::default(),
+            schema_version: 0,
             max_value_bytes: 8 << 20,
             verify_roundtrip: cfg!(debug_assertions),
             clock: Clock::system(),
@@ -139,6 +142,12 @@ impl<B: CacheBackend> Engine<B> {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn loads_under_way(&self) -> usize {
         self.core.flights.len()
+    }
+
+    /// How many reads wait for a load at this moment.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn readers_waiting(&self) -> usize {
+        self.core.flights.waiting()
     }
 
     fn count(&self, event: Event) {

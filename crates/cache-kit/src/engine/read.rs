@@ -82,7 +82,7 @@ impl<B: CacheBackend> Engine<B> {
         L: Load<T>,
     {
         match self.join(request).await? {
-            Turn::Landed(answer) => answer,
+            Turn::Landed(answer) => answer.map(|answer| answer.after(missed)),
             Turn::Lead(lead) => {
                 let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
                 self.lead(lead, request, missed, link, loader).await
@@ -101,7 +101,7 @@ impl<B: CacheBackend> Engine<B> {
         L: Load<T> + 'static,
     {
         let lead = match self.join(request).await? {
-            Turn::Landed(answer) => return answer,
+            Turn::Landed(answer) => return answer.map(|answer| answer.after(missed)),
             Turn::Lead(lead) => lead,
         };
         // Linked here: the task that is spawned does not know what this one is inside of.
@@ -112,17 +112,21 @@ impl<B: CacheBackend> Engine<B> {
         let (leader, follower) = lead.into_followed();
         let (engine, request) = (self.clone(), request.clone().into_owned());
         // Owned by its flight: it ends with the load, and if the runtime drops it, the lead goes on.
-        runtime.spawn(async move {
+        let load = async move {
             let lead = Lead { engine: &engine, leader: Some(leader) };
             let _ = engine.lead::<T, L>(lead, &request, missed, link, &mut loader).await;
-        });
+        };
+        #[cfg(feature = "tracing")]
+        let load = tracing::Instrument::in_current_span(load);
+        runtime.spawn(load);
         match self.follow(follower).await {
             Wait::Landed(landed) => return answer_of(&landed),
             // The loader went with its task. The lead goes on to the next who waits.
             Wait::Lead(leader) => drop(Lead { engine: self, leader: Some(leader) }),
             Wait::Gone => {}
         }
-        Err(Error::new(ErrorKind::LoadAborted, "the runtime was shut down during the load"))
+        Err(Error::new(ErrorKind::LoadAborted, "the task of the load ended without an answer")
+            .with_hint("was its runtime shut down?"))
     }
 
     /// Only the cache.
@@ -234,6 +238,14 @@ impl<T> Answer<T> {
     pub(super) fn loaded(value: Option<T>, stored: Stored, degraded: Option<Error>) -> Self {
         let source = if value.is_some() { Source::Load } else { Source::Nowhere };
         Self { value, source, written_at: None, stored, degraded }
+    }
+
+    /// The answer of another's load, for a reader whose own look at the cache went like this.
+    fn after(mut self, missed: Missed) -> Self {
+        if self.degraded.is_none() {
+            self.degraded = missed.into_error();
+        }
+        self
     }
 
     pub(super) fn nowhere() -> Self {

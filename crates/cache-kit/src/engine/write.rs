@@ -16,11 +16,17 @@ use crate::observe::Event;
 /// been answered by the old entry, which was still there.
 struct Change<'a, B: CacheBackend> {
     engine: &'a Engine<B>,
-    keys: &'a [&'a str],
+    keys: Keys<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Keys<'a> {
+    These(&'a [&'a str]),
+    All,
 }
 
 impl<'a, B: CacheBackend> Change<'a, B> {
-    fn begin(engine: &'a Engine<B>, keys: &'a [&'a str]) -> Self {
+    fn begin(engine: &'a Engine<B>, keys: Keys<'a>) -> Self {
         let change = Self { engine, keys };
         change.detach();
         change
@@ -28,8 +34,9 @@ impl<'a, B: CacheBackend> Change<'a, B> {
 
     fn detach(&self) {
         self.engine.core.invalidations.fetch_add(1, Ordering::SeqCst);
-        for key in self.keys {
-            self.engine.core.flights.detach(key);
+        match self.keys {
+            Keys::These(keys) => keys.iter().for_each(|key| self.engine.core.flights.detach(key)),
+            Keys::All => self.engine.core.flights.detach_all(),
         }
     }
 }
@@ -48,7 +55,7 @@ impl<B: CacheBackend> Engine<B> {
         let written = match self.seal(request, value, Duration::ZERO) {
             Ok((entry, ttl)) => {
                 let keys = [key];
-                let _change = Change::begin(self, &keys);
+                let _change = Change::begin(self, Keys::These(&keys));
                 self.backend().set(key, entry, ttl).await
             }
             Err(error) => Err(error),
@@ -71,7 +78,7 @@ impl<B: CacheBackend> Engine<B> {
     pub(crate) async fn invalidate(&self, key: &Key<'_>) -> Result<()> {
         let started = self.observer.start(&self.settings.clock);
         let keys = [key.as_str()];
-        let _change = Change::begin(self, &keys);
+        let _change = Change::begin(self, Keys::These(&keys));
         let deleted = self.backend().delete(key.as_str()).await;
         self.invalidated(&[key], started, deleted)
     }
@@ -80,7 +87,7 @@ impl<B: CacheBackend> Engine<B> {
     pub(crate) async fn invalidate_many(&self, keys: &[Key<'_>]) -> Result<()> {
         let started = self.observer.start(&self.settings.clock);
         let stored: Vec<&str> = keys.iter().map(Key::as_str).collect();
-        let _change = Change::begin(self, &stored);
+        let _change = Change::begin(self, Keys::These(&stored));
         let deleted = self.backend().mdelete(&stored).await;
         self.invalidated(&keys.iter().collect::<Vec<_>>(), started, deleted)
     }
@@ -101,23 +108,20 @@ impl<B: CacheBackend> Engine<B> {
                 Err(error) => self.backend_failed(key, "an invalidation is not confirmed", error),
             }
         }
-        deleted.map_err(|error| error.with_hint("the old value may still be served: invalidate again"))
+        deleted.map_err(|error| match error.hint() {
+            None => error.with_hint("the old value may still be served: invalidate again"),
+            Some(_) => error,
+        })
     }
 
     /// Removes all entries of this cache's namespace.
     pub(crate) async fn clear(&self) -> Result<u64> {
         let Some(namespace) = &self.settings.namespace else {
             return Err(Error::new(ErrorKind::Unsupported, "a cache without a namespace cannot be cleared")
-                .with_hint(
-                    "give it one with Cache::builder().namespace(..), or clear the whole backend with \
-                     cache.backend().clear_all()",
-                ));
+                .with_hint("give it one with Cache::builder().namespace(..), or `namespace=` in the URL"));
         };
-        self.core.flights.detach_all();
+        let _change = Change::begin(self, Keys::All);
         // Namespaces are plain names: nothing in one has a meaning in a pattern.
-        let removed = self.backend().delete_pattern(&format!("{namespace}/*")).await;
-        self.core.invalidations.fetch_add(1, Ordering::SeqCst);
-        self.core.flights.detach_all();
-        removed
+        self.backend().delete_pattern(&format!("{namespace}/*")).await
     }
 }

@@ -24,11 +24,25 @@ pub enum Codec {
     Json,
 }
 
-/// What helps when a type and a codec do not go together.
-pub(super) const REMEDY: &str = "use Codec::MessagePack or Codec::Json (features `msgpack`, `json`), or remove the serde attributes that \
-     postcard cannot read back: skip_serializing_if, flatten, untagged, tag, and skip on enum variants";
-
 impl Codec {
+    /// What helps when a type and the codec do not go together.
+    pub(super) fn remedy(self) -> &'static str {
+        match self {
+            Self::Postcard => {
+                "use Codec::MessagePack or Codec::Json (features `msgpack`, `json`), or remove the serde \
+                 attributes that postcard cannot read back: skip_serializing_if, flatten, untagged, tag, and \
+                 skip on enum variants"
+            }
+            #[cfg(feature = "msgpack")]
+            Self::MessagePack => "make sure that its Serialize and Deserialize agree",
+            #[cfg(feature = "json")]
+            Self::Json => {
+                "JSON has neither maps with keys that are no strings nor NaN and infinity; otherwise make sure \
+                 that its Serialize and Deserialize agree"
+            }
+        }
+    }
+
     pub(super) fn id(self) -> u8 {
         match self {
             Self::Postcard => 1,

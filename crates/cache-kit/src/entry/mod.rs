@@ -104,8 +104,10 @@ pub(crate) fn seal<T: CacheValue>(
     let encoded = catch_unwind(AssertUnwindSafe(|| codec.encode(value, vec![0; header::LEN])))
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Codec, "the serializer panicked")));
     let mut entry = encoded.map_err(|error| {
-        error.with_hint(format!("`{}` cannot be written as {codec}; {}", type_name::<T>(), codec::REMEDY))
+        error.with_hint(format!("`{}` cannot be written as {codec}; {}", type_name::<T>(), codec.remedy()))
     })?;
+    // The header counts in 32 bits.
+    let max_bytes = max_bytes.min(u32::MAX as usize);
     if entry.len() > max_bytes {
         return Err(Error::new(
             ErrorKind::TooLarge,
@@ -123,22 +125,18 @@ pub(crate) fn seal<T: CacheValue>(
 }
 
 fn check_roundtrip<T: CacheValue>(value: &T, codec: Codec, payload: &[u8]) -> Result<()> {
-    let decoded = catch_unwind(AssertUnwindSafe(|| codec.decode::<T>(payload))).ok().flatten();
-    let same = decoded.is_some_and(|decoded| {
-        match (shape::digest(value), shape::digest(&decoded)) {
-            (Some(written), Some(read)) => written == read,
-            // A type that cannot even be walked was encoded all the same: nothing to hold against it.
-            _ => true,
-        }
-    });
-    if same {
+    let same = || {
+        let decoded = codec.decode::<T>(payload)?;
+        Some(shape::digest(value)? == shape::digest(&decoded)?)
+    };
+    if catch_unwind(AssertUnwindSafe(same)).ok().flatten() == Some(true) {
         return Ok(());
     }
     Err(Error::new(
         ErrorKind::Codec,
         format!("`{}` written as {codec} does not read back as it was", type_name::<T>()),
     )
-    .with_hint(codec::REMEDY))
+    .with_hint(codec.remedy()))
 }
 
 /// Reads an entry, if it is one for this key and type, and whole.

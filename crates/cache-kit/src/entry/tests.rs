@@ -120,6 +120,15 @@ fn each_mismatch_has_its_own_reason() {
 }
 
 #[test]
+fn a_codec_of_a_later_version_is_a_miss() {
+    let mut entry = seal_golden(Codec::Postcard).to_vec();
+    let (mut header, _) = Header::parse(&entry).unwrap();
+    header.codec = 200;
+    header.write(&mut entry);
+    assert_eq!(open_golden(&entry).unwrap_err(), Reject::UnknownFormat);
+}
+
+#[test]
 fn types_and_versions_have_schemas_of_their_own() {
     let schemas =
         [schema_of::<Golden>(0), schema_of::<Golden>(1), schema_of::<String>(0), schema_of::<Vec<u8>>(0)];
@@ -169,11 +178,15 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read(text in ".{0,200}", numbers in proptest::collection::vec(any::<i64>(), 0..50)) {
+    fn what_is_written_is_read(
+        text in ".{0,200}",
+        numbers in proptest::collection::vec(any::<i64>(), 0..50),
+        float in proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
+    ) {
         for codec in codecs() {
-            let value = (text.clone(), numbers.clone());
+            let value = (text.clone(), numbers.clone(), float);
             let entry = seal(&value, codec, &stamp(), true, MAX).unwrap();
-            prop_assert_eq!(open::<(String, Vec<i64>)>(&entry, KEY, SCHEMA, MAX).unwrap().0, value);
+            prop_assert_eq!(open::<(String, Vec<i64>, f64)>(&entry, KEY, SCHEMA, MAX).unwrap().0, value);
         }
     }
 

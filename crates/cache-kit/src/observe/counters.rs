@@ -12,6 +12,7 @@ pub(crate) enum Event {
     Hit,
     Miss,
     Stale,
+    Unknown,
     Load,
     LoadFailed,
     SharedLoad,
@@ -65,6 +66,7 @@ impl Counters {
             hits: of(Event::Hit),
             misses: of(Event::Miss),
             stale: of(Event::Stale),
+            unknown: of(Event::Unknown),
             loads: of(Event::Load),
             load_failures: of(Event::LoadFailed),
             shared_loads: of(Event::SharedLoad),
@@ -111,25 +113,28 @@ pub struct Stats {
     pub hits: u64,
     /// Reads that the cache could not answer: nothing there, or nothing usable.
     pub misses: u64,
-    /// Those of the misses that found an entry past its fresh life.
+    /// Entries that were found and past their fresh life.
     pub stale: u64,
+    /// Reads that the cache could not answer because the backend failed; neither hits nor misses.
+    pub unknown: u64,
     /// Reads of the source that were begun.
     pub loads: u64,
     /// Those of the loads that failed or panicked.
     pub load_failures: u64,
-    /// Reads that were answered by a load that another read had begun.
+    /// Reads that were answered by what another read had begun.
     pub shared_loads: u64,
     /// Values stored.
     pub stored: u64,
-    /// Loaded values that were not stored because the key was invalidated or written meanwhile.
+    /// Loaded values that were not stored because the key was invalidated or written meanwhile, or because the
+    /// load took longer than the 30 s that a lease lives.
     pub fenced_off: u64,
-    /// Loaded values that could not be stored: not encodable, too large, refused by the backend.
+    /// Values, loaded or set, that could not be stored: not encodable, too large, refused by the backend.
     pub store_failures: u64,
-    /// Operations of the backend that failed.
+    /// Operations of the backend that failed, other than storing.
     pub backend_errors: u64,
     /// Keys invalidated.
     pub invalidations: u64,
-    /// Entries that were found and not used, by reason. Each is one of the misses.
+    /// Entries that were found and not used, by reason.
     pub rejected: RejectedStats,
 }
 
@@ -177,6 +182,7 @@ impl Stats {
             hits: of(|s| s.hits),
             misses: of(|s| s.misses),
             stale: of(|s| s.stale),
+            unknown: of(|s| s.unknown),
             loads: of(|s| s.loads),
             load_failures: of(|s| s.load_failures),
             shared_loads: of(|s| s.shared_loads),

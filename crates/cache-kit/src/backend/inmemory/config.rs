@@ -57,10 +57,11 @@ impl InMemoryBuilder {
     /// Takes the settings from the parameters of a `memory://` URL.
     pub(crate) fn from_params(params: &mut Params<'_>) -> Result<Self> {
         Ok(Self {
-            max_entries: params
-                .take("max_entries", |value| text::size(value).and_then(|size| usize::try_from(size).ok()))?,
-            max_bytes: params.take("max_bytes", text::size)?,
-            sweep_every: params.take("sweep_every", text::duration)?,
+            max_entries: params.take("max_entries", text::SIZE, |value| {
+                text::size(value).and_then(|size| usize::try_from(size).ok())
+            })?,
+            max_bytes: params.take("max_bytes", text::SIZE, text::size)?,
+            sweep_every: params.take("sweep_every", text::DURATION, text::duration)?,
             clock: Clock::system(),
         })
     }

@@ -226,6 +226,7 @@ impl CacheBackend for InMemoryBackend {
             eviction: if self.shared.store.is_bounded() { Eviction::Bounded } else { Eviction::Manual },
             pattern_delete: true,
             fence: Fence::Leases,
+            ttl_resolution: Duration::ZERO,
             max_value_bytes: self.shared.store.max_value_bytes(),
             ..Capabilities::minimal(NAME)
         }
@@ -276,12 +277,12 @@ impl CacheBackend for InMemoryBackend {
     async fn delete_pattern(&self, pattern: &str) -> Result<u64> {
         let matches = |key: &str| pattern::matches(pattern, key);
         let mut removed = 0;
-        // One short lock a key: a pattern over a million keys stalls nobody.
-        for key in self.shared.store.keys_that(matches) {
+        // Leases first: what is being loaded has, mostly, no value, and a fill that comes between two lists
+        // must not be on neither. Each key has its own short lock: a pattern over a million stalls nobody.
+        for key in self.shared.leases.keys_that(matches) {
             removed += u64::from(self.shared.delete(&key));
         }
-        // What is being loaded has a lease and, mostly, no value.
-        for key in self.shared.leases.keys_that(matches) {
+        for key in self.shared.store.keys_that(matches) {
             removed += u64::from(self.shared.delete(&key));
         }
         Ok(removed)

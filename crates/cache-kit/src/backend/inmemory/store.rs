@@ -126,9 +126,9 @@ impl Store {
         match self {
             Self::Unbounded(map) => map.insert(key.into(), slot),
             Self::Bounded { map, .. } => {
-                let replaced = map.remove(key).map(|(_, slot)| slot);
-                map.insert(key.into(), slot);
-                replaced
+                let mut left = Left { inserting: Some(key.into()), slots: Vec::new() };
+                map.insert_with_lifecycle(key.into(), slot, &mut left);
+                left.slots.pop()
             }
         }
     }
@@ -235,16 +235,26 @@ impl Weighter<Box<str>, Slot> for Weigh {
     }
 }
 
-/// Counts evictions, and lets evicted values be dropped after the shard's lock.
+/// Counts evictions.
 #[derive(Clone, Default)]
 pub(super) struct CountEvicted(Arc<AtomicU64>);
 
-impl Lifecycle<Box<str>, Slot> for CountEvicted {
-    type RequestState = Vec<Slot>;
+/// What left the map in one operation, to be dropped after the shard's lock.
+#[derive(Default)]
+pub(super) struct Left {
+    /// The key that is being written: its old value is replaced, not evicted.
+    inserting: Option<Box<str>>,
+    slots: Vec<Slot>,
+}
 
-    fn on_evict(&self, evicted: &mut Vec<Slot>, _: Box<str>, slot: Slot) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        evicted.push(slot);
+impl Lifecycle<Box<str>, Slot> for CountEvicted {
+    type RequestState = Left;
+
+    fn on_evict(&self, left: &mut Left, key: Box<str>, slot: Slot) {
+        if left.inserting.as_ref() != Some(&key) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        left.slots.push(slot);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A thread rather than a task: a backend needs no runtime, and outlives the one that it was first used on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
@@ -119,7 +120,8 @@ fn run(shared: &Weak<Shared>, signal: &Signal, every: Duration) {
         drop(state);
         let Some(shared) = shared.upgrade() else { return };
         let started = Instant::now();
-        shared.sweep();
+        // Values are dropped in there, and a `Drop` may be anybody's.
+        let _ = catch_unwind(AssertUnwindSafe(|| shared.sweep()));
         pause = every.max(started.elapsed() * DUTY);
     }
 }

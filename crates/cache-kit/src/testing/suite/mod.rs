@@ -60,6 +60,8 @@ macro_rules! backend_suite {
             an_overwrite_replaces_the_ttl
             an_expired_key_can_be_set_again
             concurrent_writers_leave_one_whole_value
+            an_overwrite_is_never_seen_as_a_miss
+            a_fill_that_races_with_an_invalidation_does_not_survive_it
             cancelled_callers_leave_no_trace
             a_lease_is_granted_once
             a_lease_is_invisible_to_reads

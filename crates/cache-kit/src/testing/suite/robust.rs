@@ -1,28 +1,95 @@
 //! Many callers, and callers that go away.
 
+use std::sync::Barrier;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{join_all, poll_fn};
+use futures_util::future::poll_fn;
 use futures_util::pin_mut;
+use tokio::runtime::Handle;
 
 use super::{Subject, get, ok, put};
-use crate::backend::CacheBackend;
+use crate::backend::{Acquired, CacheBackend, Fence};
+
+/// Runs one job on each of so many threads, all at once, and waits for them.
+///
+/// Blocks the thread of the test, which is not one of the runtime's.
+fn on_threads<Fut: Future<Output = ()>>(threads: u8, job: impl Fn(u8) -> Fut + Sync) {
+    let (runtime, together) = (Handle::current(), Barrier::new(usize::from(threads)));
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (runtime, together, job) = (&runtime, &together, &job);
+            scope.spawn(move || {
+                together.wait();
+                runtime.block_on(job(thread));
+            });
+        }
+    });
+}
 
 /// Writers of one key leave one of their values, whole; writers of others are not disturbed.
 pub async fn concurrent_writers_leave_one_whole_value<B: CacheBackend>(subject: &Subject<B>) {
-    let writers = (0..64_u8).map(|writer| async move {
-        for _ in 0..20 {
+    on_threads(8, |writer| async move {
+        for _ in 0..100 {
             put(subject, "shared", vec![writer; 1000]).await;
             let own = format!("own:{writer}");
             put(subject, &own, vec![writer; 10]).await;
             assert_eq!(get(subject, &own).await, Some(Bytes::from(vec![writer; 10])));
         }
     });
-    join_all(writers).await;
     let Some(value) = get(subject, "shared").await else { panic!("all writes are gone") };
     assert_eq!(value.len(), 1000);
     assert!(value.iter().all(|byte| *byte == value[0]), "values of two writers are mixed");
+}
+
+/// While a key is written over and over, every read finds one of the values.
+pub async fn an_overwrite_is_never_seen_as_a_miss<B: CacheBackend>(subject: &Subject<B>) {
+    put(subject, "key", vec![0; 100]).await;
+    on_threads(4, |thread| async move {
+        for _ in 0..200 {
+            if thread == 0 {
+                put(subject, "key", vec![1; 100]).await;
+            } else {
+                assert!(get(subject, "key").await.is_some(), "a key that always had a value had none");
+            }
+        }
+    });
+}
+
+/// A fill that races with a delete, a pattern or a clear is gone when that has returned: it came before and was
+/// removed, or it came after and was refused.
+pub async fn a_fill_that_races_with_an_invalidation_does_not_survive_it<B: CacheBackend>(
+    subject: &Subject<B>,
+) {
+    let backend = subject.backend();
+    let able = backend.capabilities();
+    if able.fence == Fence::None {
+        return;
+    }
+    let ways: &[&str] =
+        if able.pattern_delete { &["delete", "pattern", "clear"] } else { &["delete", "clear"] };
+    for round in 0..300 {
+        let (key, way) = (format!("race:{round}"), ways[round % ways.len()]);
+        let acquired = ok(backend.acquire(&key, None, Duration::from_secs(30)).await);
+        let Acquired::Granted { lease, .. } = acquired else {
+            panic!("no lease on an absent key: {acquired:?}")
+        };
+        let (key, lease) = (&key, &lease);
+        on_threads(2, |thread| async move {
+            match (thread, way) {
+                (0, _) => {
+                    let _ = ok(backend.fill(key, lease, Bytes::from("old"), None).await);
+                }
+                (_, "delete") => ok(backend.delete(key).await),
+                (_, "pattern") => {
+                    ok(backend.delete_pattern("race:*").await);
+                }
+                _ => ok(backend.clear_all().await),
+            }
+        });
+        assert_eq!(get(subject, key).await, None, "an old value survived a {way} in round {round}");
+    }
 }
 
 /// Callers that go away after any number of polls leave nothing for others: each key still answers with its
