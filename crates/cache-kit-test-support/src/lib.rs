@@ -12,6 +12,19 @@
 //! memcached.pause(); // accepts connections, answers nothing
 //! ```
 //!
+//! What a network can do to a connection comes from a [`FaultProxy`] between the client and the server, and from the
+//! two servers that never serve, [`SilentServer`] and [`UnansweredPort`]:
+//!
+//! ```no_run
+//! use cache_kit_test_support::{Cut, Direction, Fault, FaultProxy, RedisServer};
+//!
+//! let redis = RedisServer::start();
+//! let proxy = FaultProxy::start(redis.addr());
+//! // ... the client connects to proxy.addr() ...
+//! proxy.set(Direction::ToClient, Fault::CutAfter { bytes: 3, how: Cut::Rst });
+//! proxy.clear();
+//! ```
+//!
 //! Everything blocks, and nothing here needs a runtime, so synchronous and asynchronous tests can both use it.
 //! A test that cannot run must fail: a missing server program is a panic that says what to install, never a skip.
 //!
@@ -20,26 +33,34 @@
 //!
 //! Unix only: the servers run under a small `sh` supervisor.
 
+mod acceptor;
 mod builder;
 mod exchange;
 mod kind;
 mod locate;
 mod memcached;
+mod open;
 mod ports;
 mod process;
+mod proxy;
 mod redis;
 mod server;
 mod shared;
+mod silent;
 mod supervisor;
+mod unanswered;
 
 pub use builder::Builder;
 pub use kind::Kind;
 pub use memcached::Memcached;
 pub use ports::ephemeral_range;
 pub use process::is_running;
+pub use proxy::{Cut, Direction, Fault, FaultProxy};
 pub use redis::Redis;
 pub use server::Server;
 pub use shared::{Shared, external_memcached, external_redis_url};
+pub use silent::SilentServer;
+pub use unanswered::UnansweredPort;
 
 /// A `redis-server` process owned by the test.
 pub type RedisServer = Server<Redis>;

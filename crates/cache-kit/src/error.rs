@@ -39,6 +39,12 @@ pub enum ErrorKind {
     Unavailable,
     /// A deadline passed.
     Timeout,
+    /// The server refuses the credentials.
+    Auth,
+    /// The server does not allow the user to do that.
+    Permission,
+    /// The server is out of memory.
+    Full,
     /// The backend has no such operation; [`Capabilities`](crate::backend::Capabilities) tells beforehand.
     Unsupported,
 }
@@ -56,6 +62,9 @@ impl ErrorKind {
             Self::LoadAborted => "load aborted",
             Self::Unavailable => "backend unavailable",
             Self::Timeout => "deadline passed",
+            Self::Auth => "not let in",
+            Self::Permission => "not allowed",
+            Self::Full => "backend full",
             Self::Unsupported => "not supported",
         }
     }

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cache_kit::backend::{CacheBackend, InMemoryBackend};
+use cache_kit::backend::redis::RedisBuilder;
+use cache_kit::backend::{CacheBackend, InMemoryBackend, RedisBackend, RedisConfig};
 use cache_kit::testing::{FaultyBackend, Subject};
 use cache_kit::{ManualClock, Result, backend_suite};
+use cache_kit_test_support::RedisServer;
 
 /// A fresh store, and the time that it lives by.
 fn memory() -> Subject<InMemoryBackend> {
@@ -57,3 +60,38 @@ backend_suite!(own_minimal, async { memory().map(Minimal) });
 backend_suite!(own_minimal_boxed, async {
     memory().map(|backend| Box::new(Minimal(backend)) as Box<dyn CacheBackend>)
 });
+
+/// A backend with a prefix of its own on a server that all tests of this file share.
+fn redis() -> Subject<RedisBackend> {
+    static SERVER: LazyLock<RedisServer> = LazyLock::new(RedisServer::start);
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let builder = RedisBackend::builder(RedisConfig {
+        host: "127.0.0.1".into(),
+        port: SERVER.port(),
+        ..Default::default()
+    });
+    let prefix = format!("t*{}:", NEXT.fetch_add(1, Ordering::Relaxed));
+    Subject::real_time(patient(builder).prefix(prefix).build().unwrap())
+}
+
+/// Many tests share two cores: what is slow is not wrong here.
+fn patient(builder: RedisBuilder) -> RedisBuilder {
+    builder.operation_timeout(Duration::from_secs(10))
+}
+
+/// A backend without a prefix, on a server that it has to itself.
+fn redis_alone() -> Subject<RedisBackend> {
+    // Each lives as long as this process, whose end ends them all.
+    static SERVERS: Mutex<Vec<RedisServer>> = Mutex::new(Vec::new());
+    let server = RedisServer::start();
+    let config =
+        RedisConfig { host: "127.0.0.1".into(), port: server.port(), database: 3, ..Default::default() };
+    SERVERS.lock().unwrap().push(server);
+    Subject::real_time(patient(RedisBackend::builder(config)).build().unwrap())
+}
+
+backend_suite!(redis, async { redis() });
+backend_suite!(redis_boxed, async { redis().map(|backend| Box::new(backend) as Box<dyn CacheBackend>) });
+backend_suite!(redis_arced, async { redis().map(|backend| Arc::new(backend) as Arc<dyn CacheBackend>) });
+backend_suite!(redis_faulty_without_faults, async { redis().map(|backend| FaultyBackend::new(backend).0) });
+backend_suite!(redis_without_prefix, async { redis_alone() });

@@ -132,6 +132,11 @@ pub enum Fence {
     None,
     /// By leases that any change of the key voids.
     Leases,
+    /// By tombstones that an invalidation leaves: fills of loads that take longer than `hold_off` may be late.
+    Tombstones {
+        /// How long a tombstone keeps late fills away.
+        hold_off: Duration,
+    },
 }
 
 impl fmt::Display for Tier {

@@ -14,6 +14,8 @@ mod forward;
 #[cfg(feature = "inmemory")]
 pub mod inmemory;
 mod pattern;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod select;
 
 use std::time::Duration;
@@ -25,6 +27,8 @@ pub use capabilities::{Capabilities, DataModel, Distribution, Eviction, Fence, P
 pub use fence::{Acquired, Filled, Lease};
 #[cfg(feature = "inmemory")]
 pub use inmemory::InMemoryBackend;
+#[cfg(feature = "redis")]
+pub use redis::{RedisBackend, RedisConfig};
 pub(crate) use select::{env_url, from_parts};
 pub use select::{from_env, from_url};
 

@@ -77,6 +77,8 @@ pub(crate) fn from_parts(url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Resul
             }
             Ok(Box::new(super::inmemory::InMemoryBuilder::from_params(params)?.build()?))
         }
+        #[cfg(feature = "redis")]
+        "redis" => Ok(Box::new(super::redis::RedisBuilder::from_url(url, params)?.build()?)),
         scheme => {
             let _ = params;
             Err(Error::config(format!("this build has no backend for the scheme `{scheme}`"))

@@ -1,0 +1,255 @@
+//! The rest of Redis: any command, pipeline or transaction over the backend's own connections.
+
+use std::fmt;
+
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value, cmd};
+
+use super::error::convert;
+use super::{NAME, RedisBackend};
+use crate::error::{Error, ErrorKind, Result};
+
+impl RedisBackend {
+    /// Any command of the server.
+    ///
+    /// Say which arguments are keys: they get the backend's [prefix](super::RedisBuilder::prefix). The connections
+    /// are shared, so commands that change the state of a connection (`SUBSCRIBE`, `MULTI`, `WATCH`, `SELECT`,
+    /// `AUTH`, `CLIENT REPLY`, blocking ones such as `BLPOP`) are refused; [`transaction`](Self::transaction) makes
+    /// many commands one.
+    ///
+    /// ```no_run
+    /// # async fn run(backend: cache_kit::backend::RedisBackend) -> cache_kit::Result<()> {
+    /// backend.command("ZADD").key("scores").arg(17).arg("ada").run().await?;
+    /// let best = backend.command("ZREVRANGE").key("scores").arg(0).arg(9).run().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn command(&self, name: &str) -> RedisCommand {
+        RedisCommand { backend: self.clone(), command: cmd(name), name: name.to_ascii_uppercase() }
+    }
+
+    /// Many commands in one exchange; other callers' commands may come in between.
+    pub fn pipeline(&self) -> RedisPipeline {
+        RedisPipeline {
+            backend: self.clone(),
+            pipeline: Pipeline::new(),
+            count: 0,
+            atomic: false,
+            refused: None,
+        }
+    }
+
+    /// Many commands that the server runs as one (`MULTI` and `EXEC`): all of them or, if it refuses one, none.
+    pub fn transaction(&self) -> RedisPipeline {
+        let mut pipeline = self.pipeline();
+        pipeline.pipeline.atomic();
+        RedisPipeline { atomic: true, ..pipeline }
+    }
+}
+
+/// Commands that would change the connection under everybody else, or hold it up.
+const REFUSED: [&str; 22] = [
+    "AUTH",
+    "BLMOVE",
+    "BLMPOP",
+    "BLPOP",
+    "BRPOP",
+    "BRPOPLPUSH",
+    "BZMPOP",
+    "BZPOPMAX",
+    "BZPOPMIN",
+    "DISCARD",
+    "EXEC",
+    "HELLO",
+    "MONITOR",
+    "MULTI",
+    "PSUBSCRIBE",
+    "QUIT",
+    "RESET",
+    "SELECT",
+    "SSUBSCRIBE",
+    "SUBSCRIBE",
+    "UNWATCH",
+    "WATCH",
+];
+
+fn check(name: &str) -> Result<()> {
+    if REFUSED.contains(&name) {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{name} is not for a connection that is shared"),
+        )
+        .with_backend(NAME)
+        .with_operation("command")
+        .with_hint("use transaction() for MULTI, a client of your own for the rest"));
+    }
+    Ok(())
+}
+
+/// A command being put together.
+#[must_use = "a command does nothing until it runs"]
+pub struct RedisCommand {
+    backend: RedisBackend,
+    command: Cmd,
+    name: String,
+}
+
+impl RedisCommand {
+    /// An argument that is a key.
+    pub fn key(mut self, key: impl AsRef<str>) -> Self {
+        self.command.arg(self.backend.shared.full(key.as_ref()));
+        self
+    }
+
+    /// An argument that is no key, as its text.
+    pub fn arg(mut self, arg: impl fmt::Display) -> Self {
+        self.command.arg(arg.to_string());
+        self
+    }
+
+    /// An argument that is no key, as bytes.
+    pub fn bytes(mut self, arg: impl AsRef<[u8]>) -> Self {
+        self.command.arg(arg.as_ref());
+        self
+    }
+
+    /// Sends the command and waits for the answer, within the deadline of an operation. **Cancel-safe**: the command
+    /// may take effect, but its answer goes to nobody else.
+    ///
+    /// # Errors
+    /// The server's, and those of every operation; [`InvalidInput`](ErrorKind::InvalidInput) for a command that
+    /// is not for a connection that is shared.
+    pub async fn run(self) -> Result<RedisValue> {
+        check(&self.name)?;
+        self.backend.shared.ask("command", &self.command).await.map(RedisValue::from)
+    }
+}
+
+impl fmt::Debug for RedisCommand {
+    // Arguments may be values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisCommand").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Commands to be sent together.
+#[must_use = "a pipeline does nothing until it runs"]
+pub struct RedisPipeline {
+    backend: RedisBackend,
+    pipeline: Pipeline,
+    count: usize,
+    atomic: bool,
+    refused: Option<Error>,
+}
+
+impl RedisPipeline {
+    /// Adds a command.
+    pub fn then(mut self, command: RedisCommand) -> Self {
+        if let Err(error) = check(&command.name) {
+            self.refused.get_or_insert(error);
+        }
+        self.pipeline.add_command(command.command);
+        self.count += 1;
+        self
+    }
+
+    /// Sends all commands and waits for the answers, one for each, within the deadline of an operation.
+    /// **Cancel-safe** as [`RedisCommand::run`].
+    ///
+    /// # Errors
+    /// As `RedisCommand::run`; the first error among the answers is the error.
+    pub async fn run(self) -> Result<Vec<RedisValue>> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
+        if self.count == 0 {
+            return Ok(Vec::new());
+        }
+        let shared = &self.backend.shared;
+        if !self.atomic {
+            let answers = shared.ask_all("pipeline", &self.pipeline, self.count).await?;
+            return Ok(answers.into_iter().map(RedisValue::from).collect());
+        }
+        // MULTI, a `QUEUED` for each command, and the answers in the one of EXEC.
+        let answers = shared.pool.send_all("transaction", &self.pipeline, self.count + 1, 1).await?;
+        let answers = answers.map_err(|error| convert("transaction", error))?;
+        match answers.into_iter().next() {
+            Some(Value::Array(values)) => values
+                .into_iter()
+                .map(|value| match value {
+                    Value::ServerError(error) => Err(convert("transaction", error.into())),
+                    value => Ok(RedisValue::from(value)),
+                })
+                .collect(),
+            _ => Err(shared.unexpected("transaction")),
+        }
+    }
+}
+
+impl fmt::Debug for RedisPipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisPipeline").field("commands", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// An answer of the server.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum RedisValue {
+    /// Nothing.
+    Nil,
+    /// A whole number.
+    Int(i64),
+    /// A floating-point number.
+    Double(f64),
+    /// A truth value.
+    Bool(bool),
+    /// Bytes, or text.
+    Bytes(Bytes),
+    /// Many answers; of a map, keys and values in turn.
+    Array(Vec<Self>),
+}
+
+impl RedisValue {
+    /// The bytes, if it is any.
+    #[must_use]
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is any.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(self.as_bytes()?).ok()
+    }
+
+    /// The whole number, if it is one.
+    #[must_use]
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl From<Value> for RedisValue {
+    fn from(value: Value) -> Self {
+        let all = |values: Vec<Value>| Self::Array(values.into_iter().map(Self::from).collect());
+        match value {
+            Value::Int(number) => Self::Int(number),
+            Value::Double(number) => Self::Double(number),
+            Value::Boolean(truth) => Self::Bool(truth),
+            Value::BulkString(bytes) => Self::Bytes(bytes.into()),
+            Value::SimpleString(text) | Value::VerbatimString { text, .. } => Self::Bytes(text.into()),
+            Value::BigNumber(digits) => Self::Bytes(digits.into()),
+            Value::Okay => Self::Bytes(Bytes::from_static(b"OK")),
+            Value::Array(values) | Value::Set(values) | Value::Push { data: values, .. } => all(values),
+            Value::Map(pairs) => all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()),
+            Value::Attribute { data, .. } => Self::from(*data),
+            _ => Self::Nil,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! One connection: how it is made, and how it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use super::NAME;
+use super::config::RedisConfig;
+use super::error::convert;
+use crate::error::{Error, ErrorKind, Result};
+
+/// After so many deadlines in a row without any answer, a connection is taken to be dead.
+const MAX_SILENCES: u32 = 2;
+/// How long the kernel keeps sending into silence before it gives a connection up.
+const USER_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// A connection that many callers write into; their answers come back in order.
+pub(super) struct Conn {
+    handle: MultiplexedConnection,
+    driver: AbortHandle,
+    in_flight: AtomicUsize,
+    silences: AtomicU32,
+    closed: Arc<AtomicBool>,
+}
+
+/// The right to hold one socket. Given back when the socket is closed, not when somebody decides to close it, so
+/// that the server never sees more of them than there are rights.
+pub(super) struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    /// One of so many, unless all are taken.
+    pub(super) fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let one_more = |taken| (taken < most).then_some(taken + 1);
+        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        Some(Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Tells that the task which drives a connection has ended, whatever ended it, and its socket with it.
+struct Ended {
+    closed: Arc<AtomicBool>,
+    _permit: Permit,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}
+
+impl Conn {
+    /// Connects and greets. The caller bounds the time.
+    pub(super) async fn dial(config: &RedisConfig, permit: Permit) -> Result<Self> {
+        let stream = connect(config).await?;
+        let mut info = RedisConnectionInfo::default()
+            .set_db(i64::from(config.database))
+            .set_lib_name("cache-kit", env!("CARGO_PKG_VERSION"));
+        if let Some(username) = &config.username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = &config.password {
+            info = info.set_password(password);
+        }
+        // Deadlines are ours: they cover the wait for a connection too.
+        let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let made = MultiplexedConnection::new_with_config(&info, stream, settings).await;
+        let (mut handle, driver) = made.map_err(|error| greeting_failed(config, error))?;
+        let closed = Arc::new(AtomicBool::new(false));
+        let ended = Ended { closed: Arc::clone(&closed), _permit: permit };
+        // Owned by the connection, which aborts it when it is dropped.
+        let driver = tokio::spawn(async move {
+            // Dropped after the driver, which has the socket.
+            let _ended = ended;
+            driver.await;
+        })
+        .abort_handle();
+        // A greeting without credentials or a database may have asked nothing, so health is asked for.
+        let greeted = match handle.send_packed_command(&redis::cmd("PING")).await {
+            Ok(Value::ServerError(error)) => Err(error.into()),
+            answer => answer,
+        };
+        if let Err(error) = greeted {
+            driver.abort();
+            return Err(greeting_failed(config, error));
+        }
+        Ok(Self { handle, driver, in_flight: AtomicUsize::new(0), silences: AtomicU32::new(0), closed })
+    }
+
+    pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        let _count = self.count();
+        let answer = self.handle.clone().send_packed_command(command).await;
+        self.heard();
+        match answer {
+            Ok(Value::ServerError(error)) => Err(error.into()),
+            answer => answer,
+        }
+    }
+
+    pub(super) async fn send_all(
+        &self,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let _count = self.count();
+        let answers = self.handle.clone().send_packed_commands(pipeline, offset, count).await;
+        self.heard();
+        answers
+    }
+
+    fn heard(&self) {
+        if self.silences.load(Ordering::Relaxed) != 0 {
+            self.silences.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A caller's deadline has passed without an answer; true if that makes the connection suspect.
+    pub(super) fn silent(&self) -> bool {
+        self.silences.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_SILENCES
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends the connection; what is in flight fails.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.driver.abort();
+    }
+
+    fn count(&self) -> Count<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Count(&self.in_flight)
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+struct Count<'a>(&'a AtomicUsize);
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connect(config: &RedisConfig) -> Result<TcpStream> {
+    let failed = |message: &'static str, hint: &'static str, error: std::io::Error| {
+        Error::new(ErrorKind::Unavailable, message)
+            .with_backend(NAME)
+            .with_operation("connect")
+            .with_hint(hint)
+            .with_source(error)
+    };
+    // Resolved for every connection: a server may have moved.
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((config.host.as_str(), config.port))
+        .await
+        .map_err(|error| failed("the host name cannot be resolved", "check `host`", error))?
+        .collect();
+    let mut last = std::io::Error::other("the host name has no address");
+    for address in addresses {
+        let stream = match TcpStream::connect(address).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        match prepare(&stream) {
+            Ok(()) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed("no connection", "is the server up, and are `host` and `port` right?", last))
+}
+
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    // A port without a server, among those that the kernel gives to clients, can connect to itself.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(std::io::Error::other("connected to itself: no server is there"));
+    }
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1)),
+    )?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(())
+}
+
+fn greeting_failed(config: &RedisConfig, error: RedisError) -> Error {
+    let converted = convert("connect", error);
+    if converted.kind() == ErrorKind::Unavailable && config.database != 0 {
+        let wrong = std::error::Error::source(&converted)
+            .is_some_and(|source| source.to_string().contains("DB index"));
+        if wrong {
+            return Error::config(format!("the server has no database {}", config.database))
+                .with_backend(NAME)
+                .with_operation("connect")
+                .with_hint("most servers have 0 to 15, clusters only 0")
+                .with_source(converted);
+        }
+    }
+    converted
+}

@@ -1,0 +1,304 @@
+//! Leases on Redis: a token in a stub under the key itself.
+//!
+//! Whatever happens to the key (a `DEL` by anybody, an overwrite, expiry, eviction, a flush) takes the stub, and
+//! with it the lease. Scripts compare and change in one step; they are pinned by their hash and sent again where
+//! a server does not know them. Data goes to them as keys and arguments only.
+//!
+//! Where scripts are forbidden, the fence is made of *tombstones*: an invalidation leaves one for a while, and a
+//! fill stores only if the key is absent.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use redis::{Cmd, Value, cmd};
+use sha1::{Digest as _, Sha1};
+
+use super::error::{convert, is_no_permission, is_no_script};
+use super::stub::{self, ESCAPE_MARK, Held, STUB_MARK};
+use super::{Shared, bytes_of, ttl_millis};
+use crate::backend::{Acquired, Filled, Lease};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a tombstone keeps late fills away, and so how long a load may take in this mode.
+pub(super) const HOLD_OFF: Duration = Duration::from_secs(30);
+
+/// A script and its hash.
+pub(super) struct Script {
+    source: String,
+    sha1: String,
+}
+
+impl Script {
+    /// `PARTS` stands for what all of them share: reading a stub apart.
+    fn new(source: &str) -> Self {
+        // The layout is that of `stub`; Lua counts from 1.
+        let parts = r"
+local function millis()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+local function read(key)
+  local stored = redis.pcall('GET', key)
+  if type(stored) ~= 'string' then return nil end
+  if string.sub(stored, 1, 16) ~= ARGV[1] then return { value = stored } end
+  local stub = { token = string.sub(stored, 17, 32), live = tonumber(string.sub(stored, 33, 48), 16) > millis() }
+  if string.sub(stored, 49, 49) == '1' then stub.value = string.sub(stored, 50) end
+  return stub
+end
+local function plain(value)
+  if string.sub(value, 1, 16) == ARGV[2] then return string.sub(value, 17) end
+  return value
+end
+";
+        let source = format!("{parts}{source}");
+        let sha1 = hex(&sha1_of(source.as_bytes()));
+        Self { source, sha1 }
+    }
+}
+
+/// ARGV: stub mark, escape mark, token, life in ms, SHA-1 of what was seen or empty.
+/// Gives 1 and what is kept; 2 and what is kept, if busy; 3 and the value, if something else is there.
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local held = read(KEYS[1])
+local value = held and held.value
+if value and (ARGV[5] == '' or redis.sha1hex(plain(value)) ~= ARGV[5]) then return { 3, plain(value) } end
+if held and held.token and held.live then return { 2, value and plain(value) or false } end
+local head = ARGV[1] .. ARGV[3] .. string.format('%016x', millis() + ARGV[4])
+if not value then
+  redis.call('SET', KEYS[1], head .. '0', 'PX', ARGV[4])
+  return { 1, false }
+end
+local left = redis.call('PTTL', KEYS[1])
+if left > 0 then
+  redis.call('SET', KEYS[1], head .. '1' .. value, 'PX', left)
+else
+  redis.call('SET', KEYS[1], head .. '1' .. value)
+end
+return { 1, plain(value) }
+",
+    )
+});
+
+/// ARGV: stub mark, escape mark, token, value, life in ms or empty. Gives 1 if it was stored.
+static FILL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local held = read(KEYS[1])
+if not (held and held.token == ARGV[3] and held.live) then return 0 end
+if ARGV[5] == '' then
+  redis.call('SET', KEYS[1], ARGV[4])
+else
+  redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+end
+return 1
+",
+    )
+});
+
+/// ARGV: stub mark, escape mark, token.
+static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local held = read(KEYS[1])
+if not (held and held.token == ARGV[3]) then return 0 end
+if held.value then
+  local left = redis.call('PTTL', KEYS[1])
+  if left > 0 then
+    redis.call('SET', KEYS[1], held.value, 'PX', left)
+  else
+    redis.call('SET', KEYS[1], held.value)
+  end
+else
+  redis.call('DEL', KEYS[1])
+end
+return 1
+",
+    )
+});
+
+/// What this server was found to be able to do.
+#[derive(Default)]
+pub(super) struct Mode {
+    /// `SET … NX GET` is a syntax error.
+    no_set_get: AtomicBool,
+    /// Scripts are not allowed.
+    tombstones: AtomicBool,
+}
+
+impl Mode {
+    pub(super) fn uses_tombstones(&self) -> bool {
+        self.tombstones.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    pub(super) async fn acquire(&self, key: &str, seen: Option<&Bytes>, life: Duration) -> Result<Acquired> {
+        if life.is_zero() {
+            return Err(Error::new(ErrorKind::InvalidInput, "the life of a lease is zero"));
+        }
+        let token = token();
+        if self.mode.uses_tombstones() {
+            return self.acquire_by_tombstone(key, token).await;
+        }
+        if seen.is_none()
+            && !self.mode.no_set_get.load(Ordering::Relaxed)
+            && let Some(acquired) = self.acquire_absent(key, token, life).await?
+        {
+            return Ok(acquired);
+        }
+        let seen = seen.map_or_else(String::new, |seen| hex(&sha1_of(seen)));
+        let call = |command: &mut Cmd| {
+            command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&token.to_be_bytes()[..]);
+            command.arg(ttl_millis(life).unwrap_or(i64::MAX)).arg(seen.as_str());
+        };
+        let answer = match self.eval("acquire", &ACQUIRE, key, call).await? {
+            Ok(answer) => answer,
+            Err(error) if is_no_permission(&error) => {
+                // Found once; from here on all fills of this backend go by tombstones.
+                self.mode.tombstones.store(true, Ordering::Relaxed);
+                return self.acquire_by_tombstone(key, token).await;
+            }
+            Err(error) => return Err(convert("acquire", error)),
+        };
+        let Value::Array(mut parts) = answer else { return Err(unexpected("acquire")) };
+        let value = parts.pop().and_then(bytes_of);
+        match (parts.pop(), value) {
+            (Some(Value::Int(1)), kept) => Ok(Acquired::Granted { lease: Lease::new(token), kept }),
+            (Some(Value::Int(2)), kept) => Ok(Acquired::Busy { kept }),
+            (Some(Value::Int(3)), Some(value)) => Ok(Acquired::Present { value }),
+            _ => Err(unexpected("acquire")),
+        }
+    }
+
+    /// One exchange that answers a read and takes the lease; `None` if it takes a script to tell.
+    async fn acquire_absent(&self, key: &str, token: u128, life: Duration) -> Result<Option<Acquired>> {
+        // By this process's clock: the stub goes with its own expiry, and only stubs that keep a value are judged
+        // by the time that they name.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let end = u64::try_from(now.saturating_add(life).as_millis()).unwrap_or(u64::MAX);
+        let end = end.saturating_add(60_000);
+        let mut command = cmd("SET");
+        command.arg(self.full(key)).arg(stub::stub(token, end)).arg("NX").arg("GET");
+        if let Some(millis) = ttl_millis(life) {
+            command.arg("PX").arg(millis);
+        }
+        match self.pool.send("acquire", &command).await? {
+            Ok(Value::Nil) => Ok(Some(Acquired::Granted { lease: Lease::new(token), kept: None })),
+            Ok(stored) => match bytes_of(stored).map(stub::parse) {
+                Some(Held::Value(value)) => Ok(Some(Acquired::Present { value })),
+                Some(Held::Leased(None)) => Ok(Some(Acquired::Busy { kept: None })),
+                // Whether that lease is over, only the server's clock can tell.
+                Some(Held::Leased(Some(_))) => Ok(None),
+                None => Err(unexpected("acquire")),
+            },
+            // A server before 7.0, or a key of another type, which the script replaces.
+            Err(error) => {
+                if error.code() == Some("ERR") {
+                    self.mode.no_set_get.store(true, Ordering::Relaxed);
+                } else if !super::error::is_wrong_type(&error) && !is_no_permission(&error) {
+                    return Err(convert("acquire", error));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) async fn fill(
+        &self,
+        key: &str,
+        lease: &Lease,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<Filled> {
+        crate::backend::check_ttl(ttl)?;
+        let (value, millis) = (stub::escape(value), ttl.and_then(ttl_millis));
+        let stored = if self.mode.uses_tombstones() {
+            let mut command = cmd("SET");
+            command.arg(self.full(key)).arg(&value[..]).arg("NX");
+            if let Some(millis) = millis {
+                command.arg("PX").arg(millis);
+            }
+            self.ask("fill", &command).await? != Value::Nil
+        } else {
+            let call = |command: &mut Cmd| {
+                command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&lease.token().to_be_bytes()[..]);
+                command.arg(&value[..]).arg(millis.map_or_else(String::new, |millis| millis.to_string()));
+            };
+            self.eval("fill", &FILL, key, call).await?.map_err(|error| convert("fill", error))?
+                == Value::Int(1)
+        };
+        Ok(if stored { Filled::Stored } else { Filled::Refused })
+    }
+
+    pub(super) async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
+        if self.mode.uses_tombstones() {
+            return Ok(());
+        }
+        let call = |command: &mut Cmd| {
+            command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&lease.token().to_be_bytes()[..]);
+        };
+        self.eval("release", &RELEASE, key, call).await?.map_err(|error| convert("release", error))?;
+        Ok(())
+    }
+
+    /// Without scripts nothing is taken: a fill stores if the key is absent, which a tombstone prevents.
+    async fn acquire_by_tombstone(&self, key: &str, token: u128) -> Result<Acquired> {
+        let mut command = cmd("GET");
+        command.arg(self.full(key));
+        match bytes_of(self.ask("acquire", &command).await?).map(stub::parse) {
+            None => Ok(Acquired::Granted { lease: Lease::new(token), kept: None }),
+            Some(Held::Value(value)) => Ok(Acquired::Present { value }),
+            Some(Held::Leased(kept)) => Ok(Acquired::Busy { kept }),
+        }
+    }
+
+    /// Calls a script by its hash, and sends it where the server does not know it.
+    async fn eval(
+        &self,
+        operation: &'static str,
+        script: &Script,
+        key: &str,
+        args: impl Fn(&mut Cmd) + Send + Sync,
+    ) -> Result<super::pool::Answer<Value>> {
+        let by = |how: &str, script: &str| {
+            let mut command = cmd(how);
+            command.arg(script).arg(1).arg(self.full(key));
+            args(&mut command);
+            command
+        };
+        let answer = self.pool.send(operation, &by("EVALSHA", &script.sha1)).await?;
+        match answer {
+            Err(error) if is_no_script(&error) => {
+                self.pool.send(operation, &by("EVAL", &script.source)).await
+            }
+            answer => Ok(answer),
+        }
+    }
+}
+
+/// A token that repeats with no other, whatever restarts: random, from the system.
+fn token() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    // Keys of `RandomState` come from the system's randomness, and differ for each one made; the hash of a
+    // counter under two of them is as random as they are.
+    let half = || u128::from(RandomState::new().hash_one(fastrand::u64(..)));
+    (half() << 64) | half()
+}
+
+fn sha1_of(bytes: &[u8]) -> [u8; 20] {
+    Sha1::digest(bytes).into()
+}
+
+fn unexpected(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, "the server's answer is not what was asked for")
+        .with_backend(super::NAME)
+        .with_operation(operation)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

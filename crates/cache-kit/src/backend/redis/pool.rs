@@ -1,0 +1,347 @@
+//! The supervisor of the connections: opens them, shares them out, replaces them.
+//!
+//! Callers share a few connections: one or two batch better than many. More are opened only when those that are
+//! open have a long queue, never more than the pool's size. Connections belong to the pool: a caller that goes
+//! away takes none with it, nor the dial that it asked for.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use redis::{Cmd, Pipeline, RedisError, Value};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::NAME;
+use super::breaker::{Breaker, Verdict};
+use super::config::RedisBuilder;
+use super::conn::{Conn, Permit};
+use super::error::{Blame, blame, convert, is_out_of_service};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A second connection serves best from here on; in between, one batches better.
+const SECOND_FROM: usize = 8;
+/// And one more for each so many commands under way.
+const ONE_MORE_PER: usize = 1024;
+/// Dials under way at once, at most: one may hang on a server that is gone while another finds the new one.
+const MAX_DIALS: usize = 2;
+
+pub(super) struct Pool {
+    settings: RedisBuilder,
+    open: ArcSwap<Vec<Arc<Conn>>>,
+    /// Sockets that are open, being opened or being closed.
+    sockets: Arc<AtomicUsize>,
+    /// Taken to change `open`.
+    changing: Mutex<()>,
+    breaker: Breaker,
+    dials: Mutex<Dials>,
+    dialed: Notify,
+}
+
+#[derive(Default)]
+struct Dials {
+    under_way: usize,
+    /// Counts the dials that have failed, for who waits for one.
+    failed: u64,
+    last_error: Option<Error>,
+}
+
+impl Pool {
+    pub(super) fn new(settings: RedisBuilder) -> Self {
+        Self {
+            settings,
+            open: ArcSwap::default(),
+            sockets: Arc::default(),
+            changing: Mutex::new(()),
+            breaker: Breaker::new(Clock::system()),
+            dials: Mutex::default(),
+            dialed: Notify::new(),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &RedisBuilder {
+        &self.settings
+    }
+
+    /// How many connections are open.
+    pub(super) fn connections(&self) -> usize {
+        self.open.load().len()
+    }
+
+    /// Sends one command and waits for its answer, both within the deadline of an operation.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        operation: &'static str,
+        command: &Cmd,
+    ) -> Result<Answer<Value>> {
+        let deadline = self.deadline();
+        let conn = self.connection(operation, deadline).await?;
+        let answer = timeout_at(deadline, conn.send(command)).await;
+        self.judge(operation, &conn, answer.ok())
+    }
+
+    /// Sends many commands in one exchange.
+    pub(super) async fn send_all(
+        self: &Arc<Self>,
+        operation: &'static str,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> Result<Answer<Vec<Value>>> {
+        let deadline = self.deadline();
+        let conn = self.connection(operation, deadline).await?;
+        let answer = timeout_at(deadline, conn.send_all(pipeline, offset, count)).await;
+        self.judge(operation, &conn, answer.ok())
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.operation_timeout
+    }
+
+    /// Draws the conclusions from an answer, or from there being none.
+    fn judge<T>(
+        self: &Arc<Self>,
+        operation: &'static str,
+        conn: &Arc<Conn>,
+        answer: Option<Result<T, RedisError>>,
+    ) -> Result<Answer<T>> {
+        match answer {
+            Some(Ok(value)) => {
+                self.breaker.succeeded();
+                Ok(Ok(value))
+            }
+            Some(Err(error)) if blame(&error) == Blame::Server => {
+                if is_out_of_service(&error) {
+                    self.breaker.failed();
+                } else {
+                    self.breaker.succeeded();
+                }
+                Ok(Err(error))
+            }
+            Some(Err(error)) => {
+                self.remove(conn);
+                self.breaker.failed();
+                Err(convert(operation, error))
+            }
+            None => {
+                if conn.silent() {
+                    self.remove(conn);
+                }
+                self.breaker.failed();
+                Err(self.too_late(operation, "no answer"))
+            }
+        }
+    }
+
+    fn too_late(&self, operation: &'static str, what: &str) -> Error {
+        let timeout = self.settings.operation_timeout;
+        Error::new(ErrorKind::Timeout, format!("{what} within {timeout:?}"))
+            .with_backend(NAME)
+            .with_operation(operation)
+    }
+
+    /// A connection to write into: the one with the shortest queue, or a new one if there is none.
+    async fn connection(self: &Arc<Self>, operation: &'static str, deadline: Instant) -> Result<Arc<Conn>> {
+        match self.breaker.check() {
+            Verdict::Closed => {}
+            Verdict::Open => return Err(self.down(operation)),
+            Verdict::Probe => {
+                self.dial();
+                return Err(self.down(operation));
+            }
+        }
+        if let Some(conn) = self.shortest_queue() {
+            return Ok(conn);
+        }
+        match timeout_at(deadline, self.first_connection()).await {
+            Ok(conn) => conn.map_err(|error| error.with_operation(operation)),
+            Err(_) => {
+                self.breaker.failed();
+                Err(self.too_late(operation, "no connection"))
+            }
+        }
+    }
+
+    fn down(&self, operation: &'static str) -> Error {
+        let error = Error::new(ErrorKind::Unavailable, "the server was not there a moment ago")
+            .with_backend(NAME)
+            .with_operation(operation)
+            .with_hint("it is looked for several times a second");
+        match self.lock_dials().last_error.clone() {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        }
+    }
+
+    fn shortest_queue(self: &Arc<Self>) -> Option<Arc<Conn>> {
+        let open = self.open.load();
+        let (mut total, mut best): (usize, Option<(usize, &Arc<Conn>)>) = (0, None);
+        for conn in open.iter() {
+            if conn.is_closed() {
+                continue;
+            }
+            let queue = conn.in_flight();
+            total += queue;
+            if best.is_none_or(|(shortest, _)| queue < shortest) {
+                best = Some((queue, conn));
+            }
+        }
+        let (_, best) = best?;
+        let wanted = 1 + usize::from(total >= SECOND_FROM) + total / ONE_MORE_PER;
+        if open.len() < wanted.min(self.settings.config.pool_size as usize) {
+            self.dial();
+        }
+        Some(Arc::clone(best))
+    }
+
+    /// Waits for a connection where there is none, dialing unless somebody does already.
+    async fn first_connection(self: &Arc<Self>) -> Result<Arc<Conn>> {
+        let before = self.lock_dials().failed;
+        loop {
+            let mut dialed = std::pin::pin!(self.dialed.notified());
+            dialed.as_mut().enable();
+            if let Some(conn) = self.shortest_queue() {
+                return Ok(conn);
+            }
+            {
+                let dials = self.lock_dials();
+                if let Some(error) = dials.last_error.clone().filter(|_| dials.failed != before) {
+                    return Err(error);
+                }
+            }
+            self.dial();
+            dialed.await;
+        }
+    }
+
+    /// Dials in a task of its own, if there is room for one more connection.
+    fn dial(self: &Arc<Self>) {
+        let at_once = if self.open.load().iter().all(|conn| conn.is_closed()) { MAX_DIALS } else { 1 };
+        let permit = {
+            let mut dials = self.lock_dials();
+            if dials.under_way >= at_once {
+                return;
+            }
+            let Some(permit) = Permit::take(&self.sockets, self.settings.config.pool_size as usize) else {
+                return;
+            };
+            dials.under_way += 1;
+            permit
+        };
+        let dialing = Dialing { pool: Arc::clone(self), permit: Some(permit), outcome: None };
+        // Without a runtime the guard reports the failure at once.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(dialing.run());
+        }
+    }
+
+    fn add(&self, conn: Conn) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open: Vec<_> = self.open.load().iter().filter(|conn| !conn.is_closed()).cloned().collect();
+        open.push(Arc::new(conn));
+        self.open.store(Arc::new(open));
+    }
+
+    fn remove(&self, conn: &Arc<Conn>) {
+        conn.close();
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<_> = self.open.load().iter().filter(|conn| !conn.is_closed()).cloned().collect();
+        self.open.store(Arc::new(open));
+    }
+
+    fn lock_dials(&self) -> std::sync::MutexGuard<'_, Dials> {
+        self.dials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects once more, outside of the breaker, and tells what is wrong.
+    pub(super) async fn verify(self: &Arc<Self>) -> Result<()> {
+        if self.shortest_queue().is_some() && !self.breaker.is_open() {
+            return Ok(());
+        }
+        let before = self.lock_dials().failed;
+        let bound = self.settings.config.connection_timeout + Duration::from_millis(100);
+        let waiting = async {
+            loop {
+                let mut dialed = std::pin::pin!(self.dialed.notified());
+                dialed.as_mut().enable();
+                if !self.breaker.is_open() && self.shortest_queue().is_some() {
+                    return Ok(());
+                }
+                {
+                    let dials = self.lock_dials();
+                    if let Some(error) = dials.last_error.clone().filter(|_| dials.failed != before) {
+                        return Err(error);
+                    }
+                }
+                self.dial();
+                dialed.await;
+            }
+        };
+        match timeout(bound, waiting).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(ErrorKind::Timeout, "no connection within connection_timeout")
+                .with_backend(NAME)
+                .with_operation("connect")),
+        }
+    }
+}
+
+/// What the server said to a command: a value, or an error that leaves the connection sound.
+pub(super) type Answer<T> = Result<T, RedisError>;
+
+/// A dial under way. However it ends, and be it with its runtime, the pool learns of it.
+struct Dialing {
+    pool: Arc<Pool>,
+    permit: Option<Permit>,
+    outcome: Option<Result<Conn>>,
+}
+
+impl Dialing {
+    async fn run(mut self) {
+        let config = &self.pool.settings.config;
+        let bound = config.connection_timeout;
+        let Some(permit) = self.permit.take() else { return };
+        self.outcome = Some(timeout(bound, Conn::dial(config, permit)).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, format!("no connection within {bound:?}"))
+                .with_backend(NAME)
+                .with_operation("connect")
+                .with_hint("is the server reachable, and does it answer? The bound is connection_timeout"))
+        }));
+    }
+}
+
+impl Drop for Dialing {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or_else(|| {
+            Err(Error::new(
+                ErrorKind::Unavailable,
+                "there is no tokio runtime to connect on, or it was shut down",
+            )
+            .with_backend(NAME)
+            .with_operation("connect"))
+        });
+        match outcome {
+            Ok(conn) => {
+                self.pool.add(conn);
+                self.pool.breaker.succeeded();
+                let mut dials = self.pool.lock_dials();
+                dials.under_way -= 1;
+                dials.last_error = None;
+            }
+            Err(error) => {
+                // With nothing open, a failed dial leaves no doubt.
+                if self.pool.connections() == 0 {
+                    self.pool.breaker.trip();
+                }
+                let mut dials = self.pool.lock_dials();
+                dials.under_way -= 1;
+                dials.failed += 1;
+                dials.last_error = Some(error);
+            }
+        }
+        self.pool.dialed.notify_waiters();
+    }
+}
