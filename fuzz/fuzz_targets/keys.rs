@@ -24,7 +24,7 @@ const LONGEST: &str = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn
 #[derive(Arbitrary, Debug)]
 struct Input {
     first: Name,
-    second: Name,
+    second: Second,
     /// Neither has to be one.
     namespace: String,
 }
@@ -39,6 +39,14 @@ struct Name {
 enum Of {
     Text(Vec<Piece>),
     Entity { prefix: u8, shown: bool, id: Vec<Piece> },
+}
+
+/// Two names that have nothing to do with each other rarely meet, however keys are made. So the second one is
+/// mostly made of the first, as somebody would who wants them to meet.
+#[derive(Arbitrary, Debug)]
+enum Second {
+    Any(Name),
+    Alike { namespace: Option<u8>, stored: bool, whole: bool, entity: Option<(u8, bool)> },
 }
 
 /// Texts of a fuzzer rarely become long or look like a digest by themselves.
@@ -164,15 +172,75 @@ impl CacheBackend for Recorder {
 /// What sets a name apart: namespace, prefix, and the id if it has one. A text is read at its first colon.
 type Identity = (Option<&'static str>, String, Option<String>);
 
+/// A name with nothing left to choose.
+#[derive(Clone, Debug)]
+struct Resolved {
+    namespace: Option<&'static str>,
+    of: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Text(String),
+    Entity { prefix: &'static str, shown: bool, id: String },
+}
+
+fn namespace_of(which: Option<u8>) -> Option<&'static str> {
+    which.map(|which| NAMESPACES[usize::from(which) % NAMESPACES.len()])
+}
+
 impl Name {
-    fn namespace(&self) -> Option<&'static str> {
-        self.namespace.map(|which| NAMESPACES[usize::from(which) % NAMESPACES.len()])
+    fn resolve(&self) -> Resolved {
+        let of = match &self.of {
+            Of::Text(pieces) => What::Text(Piece::text(pieces)),
+            Of::Entity { prefix, shown, id } => What::Entity {
+                prefix: PREFIXES[usize::from(*prefix) % PREFIXES.len()],
+                shown: *shown,
+                id: Piece::text(id),
+            },
+        };
+        Resolved { namespace: namespace_of(self.namespace), of }
+    }
+}
+
+impl Second {
+    fn resolve(&self, first: &Resolved, key: Option<&str>) -> Resolved {
+        let (namespace, stored, whole, entity) = match self {
+            Self::Any(name) => return name.resolve(),
+            Self::Alike { namespace, stored, whole, entity } => (*namespace, *stored, *whole, *entity),
+        };
+        // What is stored for the first one, or what would be without any care; with its namespace or without.
+        let text = match (key.filter(|_| stored), first.namespace) {
+            (Some(key), Some(namespace)) if !whole => key[namespace.len() + 1..].to_owned(),
+            (Some(key), _) => key.to_owned(),
+            (None, Some(namespace)) if whole => format!("{namespace}/{}", first.naive()),
+            (None, _) => first.naive(),
+        };
+        let namespace = namespace_of(namespace);
+        if let Some((which, shown)) = entity {
+            let fits = |prefix: &'static str| Some((prefix, text.strip_prefix(prefix)?.strip_prefix(':')?));
+            let fitting: Vec<_> = PREFIXES.iter().filter_map(|prefix| fits(prefix)).collect();
+            if let Some((prefix, id)) = fitting.get(usize::from(which) % fitting.len().max(1)) {
+                return Resolved { namespace, of: What::Entity { prefix, shown, id: (*id).to_owned() } };
+            }
+        }
+        Resolved { namespace, of: What::Text(text) }
+    }
+}
+
+impl Resolved {
+    /// Put together without any care.
+    fn naive(&self) -> String {
+        match &self.of {
+            What::Text(text) => text.clone(),
+            What::Entity { prefix, id, .. } => format!("{prefix}:{id}"),
+        }
     }
 
     fn cache(&self, backend: impl CacheBackend) -> Cache {
         // Without end, so that no backend starts a thread for its sweeps.
         let builder = Cache::builder().ttl_policy(TtlPolicy::Infinite);
-        let builder = match self.namespace() {
+        let builder = match self.namespace {
             Some(namespace) => builder.namespace(namespace),
             None => builder,
         };
@@ -183,9 +251,8 @@ impl Name {
     fn stored(&self) -> Option<(Identity, String)> {
         let recorder = Recorder::default();
         match &self.of {
-            Of::Text(pieces) => {
-                let text = Piece::text(pieces);
-                let invalidated = ready(self.cache(recorder.clone()).invalidate(&text));
+            What::Text(text) => {
+                let invalidated = ready(self.cache(recorder.clone()).invalidate(text));
                 if text.is_empty() {
                     let refused = invalidated.expect_err("the empty text has a key");
                     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
@@ -193,19 +260,18 @@ impl Name {
                 }
                 invalidated.expect("any other text has a key");
                 let (prefix, id) = match text.split_once(':') {
-                    Some((prefix, id)) => (prefix.to_owned(), Some(id.to_owned())),
-                    None => (text, None),
+                    Some((prefix, id)) => (prefix, Some(id.to_owned())),
+                    None => (text.as_str(), None),
                 };
-                Some(((self.namespace(), prefix, id), recorder.take()))
+                Some(((self.namespace, prefix.to_owned(), id), recorder.take()))
             }
-            Of::Entity { prefix, shown, id } => {
-                let (prefix, id) = (PREFIXES[usize::from(*prefix) % PREFIXES.len()], Piece::text(id));
+            What::Entity { prefix, shown, id } => {
                 let mut expander = CacheExpander::new(recorder.clone());
-                if let Some(namespace) = self.namespace() {
+                if let Some(namespace) = self.namespace {
                     expander = expander.with_namespace(namespace).expect("the namespaces are good");
                 }
-                invalidate(&expander, prefix, *shown, &id);
-                Some(((self.namespace(), prefix.to_owned(), Some(id)), recorder.take()))
+                invalidate(&expander, prefix, *shown, id);
+                Some(((self.namespace, (*prefix).to_owned(), Some(id.clone())), recorder.take()))
             }
         }
     }
@@ -213,7 +279,10 @@ impl Name {
 
 fuzz_target!(|input: Input| {
     any_namespace(&input.namespace);
-    let (first, second) = (input.first.stored(), input.second.stored());
+    let one = input.first.resolve();
+    let first = one.stored();
+    let other = input.second.resolve(&one, first.as_ref().map(|(_, key)| key.as_str()));
+    let second = other.stored();
     for (identity, key) in first.iter().chain(&second) {
         assert!(key.len() <= MAX_KEY_BYTES, "{} bytes for {identity:?}", key.len());
         assert!(!key.is_empty());
@@ -222,36 +291,37 @@ fuzz_target!(|input: Input| {
             assert!(key.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('/')), "{key:?}");
         }
     }
-    if let (Some((one, key)), Some((other, other_key))) = (&first, &second) {
-        assert_eq!(one == other, key == other_key, "{one:?} and {other:?}: {key:?} and {other_key:?}");
-    }
-    if let (Of::Text(one), Of::Text(other)) = (&input.first.of, &input.second.of) {
-        values_do_not_cross(&input, &Piece::text(one), &Piece::text(other));
+    if let (Some((identity, key)), Some((other_identity, other_key))) = (&first, &second) {
+        assert_eq!(
+            identity == other_identity,
+            key == other_key,
+            "{one:?} and {other:?}: {key} and {other_key}"
+        );
+        values_do_not_cross(&one, &other);
     }
 });
 
-/// Both names over one store: each reads its own value, and clearing one namespace leaves the other.
-fn values_do_not_cross(input: &Input, one: &str, other: &str) {
-    if one.is_empty() || other.is_empty() {
-        return;
-    }
+/// Both names over one store, where they are texts: each reads its own value, and clearing one namespace leaves
+/// the other.
+fn values_do_not_cross(one: &Resolved, other: &Resolved) {
+    let (What::Text(text), What::Text(other_text)) = (&one.of, &other.of) else { return };
     let backend = InMemoryBackend::new();
-    let (first, second) = (input.first.cache(backend.clone()), input.second.cache(backend));
-    let same = one == other && input.first.namespace() == input.second.namespace();
-    ready(first.set(one, &1_u8)).expect("memory stores");
-    ready(second.set(other, &2_u8)).expect("memory stores");
+    let (first, second) = (one.cache(backend.clone()), other.cache(backend));
+    let same = text == other_text && one.namespace == other.namespace;
+    ready(first.set(text, &1_u8)).expect("memory stores");
+    ready(second.set(other_text, &2_u8)).expect("memory stores");
     let read = |cache: &Cache, key: &str| ready(cache.get::<u8>(key)).expect("memory answers");
-    assert_eq!(read(&first, one), Some(if same { 2 } else { 1 }), "{one:?} and {other:?}");
-    assert_eq!(read(&second, other), Some(2));
-    match input.first.namespace() {
+    assert_eq!(read(&first, text), Some(if same { 2 } else { 1 }), "{one:?} and {other:?}");
+    assert_eq!(read(&second, other_text), Some(2));
+    match one.namespace {
         None => {
             assert_eq!(ready(first.clear()).expect_err("nothing to clear").kind(), ErrorKind::Unsupported)
         }
         namespace => {
-            let shared = namespace == input.second.namespace();
+            let shared = namespace == other.namespace;
             assert_eq!(ready(first.clear()).expect("memory clears"), if shared && !same { 2 } else { 1 });
-            assert_eq!(read(&first, one), None);
-            assert_eq!(read(&second, other), (!shared).then_some(2), "cleared with {namespace:?}");
+            assert_eq!(read(&first, text), None);
+            assert_eq!(read(&second, other_text), (!shared).then_some(2), "cleared with {namespace:?}");
         }
     }
 }

@@ -5,13 +5,14 @@
 use std::fmt::Write as _;
 
 use arbitrary::Arbitrary;
-use cache_kit::backend;
+use cache_kit::backend::{self, CacheBackend};
 use cache_kit::{Cache, Error, ErrorKind};
 use cache_kit_fuzz::ready;
 use libfuzzer_sys::fuzz_target;
 
-/// Part of every password that is put into a URL here. No message contains it by chance.
-const SECRET: &str = "Zq7hunter2Vx";
+/// Part of every password that is put into a URL here. No message contains it by chance, and nothing but its
+/// meaning sets it apart from the name of a parameter.
+const SECRET: &str = "hunterzqvx";
 
 const SCHEMES: [&str; 9] =
     ["memory", "redis", "rediss", "redis+cluster", "redis+unix", "memcached", "MEMORY", "re dis", ""];
@@ -108,12 +109,9 @@ fn attempt(url: &str) -> Vec<String> {
     let mut said = Vec::new();
     match Cache::from_url(url) {
         Ok(cache) => {
-            // What was accepted works, within its own bounds. Without end, so that no thread starts for sweeps.
-            let stored = ready(cache.backend().set("key", "value".into(), None));
-            let read = ready(cache.backend().get("key")).expect("memory answers");
-            match stored {
-                Ok(()) => assert!(read.is_none_or(|value| value == "value"), "{url:?}"),
-                Err(error) => assert_eq!(error.kind(), ErrorKind::TooLarge, "{url:?} gave {error}"),
+            said.push(format!("{cache:?}"));
+            if cache.backend().capabilities().name == "memory" {
+                works(url, cache.backend());
             }
         }
         Err(error) => said.extend(messages(url, &error)),
@@ -123,6 +121,16 @@ fn attempt(url: &str) -> Vec<String> {
         Err(error) => said.extend(messages(url, &error)),
     }
     said
+}
+
+/// What was accepted works, within its own bounds. Without end, so that no thread starts for sweeps.
+fn works(url: &str, backend: &dyn CacheBackend) {
+    let stored = ready(backend.set("key", "value".into(), None));
+    let read = ready(backend.get("key")).expect("memory answers");
+    match stored {
+        Ok(()) => assert!(read.is_none_or(|value| value == "value"), "{url:?}"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::TooLarge, "{url:?} gave {error}"),
+    }
 }
 
 fn messages(url: &str, error: &Error) -> [String; 2] {

@@ -28,6 +28,10 @@ macro_rules! forward_backend {
                 (**self).peek(key)
             }
 
+            fn distrust(&self) {
+                (**self).distrust();
+            }
+
             forward_backend! { @async
                 fn get['k](key: &'k str) -> Option<Bytes>;
                 fn set['k](key: &'k str, value: Bytes, ttl: Option<Duration>) -> ();

@@ -181,8 +181,8 @@ pub trait CacheBackend: Send + Sync + 'static {
 
     /// Removes the keys that match a pattern and tells how many values that removed.
     ///
-    /// The pattern is Redis's: `*` any text, `?` one character, `[ab]`, `[a-z]`, `[^a]` a choice, `\` makes
-    /// the next character an ordinary one.
+    /// The pattern is Redis's: `*` any text, `?` one byte, `[ab]`, `[a-z]`, `[^a]` a choice, `\` makes the next byte
+    /// an ordinary one.
     ///
     /// # Behaviour
     /// - Keys that do not match stay.
@@ -251,6 +251,10 @@ pub trait CacheBackend: Send + Sync + 'static {
         let _ = (key, lease, value, ttl);
         Err(Error::unsupported(self.capabilities().name, "fill"))
     }
+
+    /// Is told that a value came back which was stored under another key: answers may have got out of step with
+    /// their questions. A backend with connections drops them. The provided form does nothing.
+    fn distrust(&self) {}
 
     /// Gives a lease back, so that the next reader need not wait for its end. A lease that is void already
     /// is fine; a value kept under it stays.

@@ -1,6 +1,7 @@
 //! Redis's glob patterns, for backends that match keys themselves.
 
-/// Whether `text` matches `pattern`: `*`, `?`, `[ab]`, `[a-z]`, `[^a]`, and `\` before an ordinary character.
+/// Whether `text` matches `pattern`: `*`, `?`, `[ab]`, `[a-z]`, `[^a]`, and `\` before an ordinary character. As in
+/// Redis a character is a byte.
 ///
 /// Linear in `pattern × text`: a `*` is retried only from the last one seen, so no pattern can make it slow.
 #[cfg_attr(
@@ -9,7 +10,7 @@
 )]
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<Token> = parse(pattern);
-    let text: Vec<char> = text.chars().collect();
+    let text = text.as_bytes();
     let (mut p, mut t) = (0, 0);
     // Where to go on after a mismatch: behind the last `*`, one character further.
     let mut retry: Option<(usize, usize)> = None;
@@ -39,12 +40,12 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
 enum Token {
     Any,
     One,
-    Exact(char),
-    Choice { negated: bool, ranges: Vec<(char, char)> },
+    Exact(u8),
+    Choice { negated: bool, ranges: Vec<(u8, u8)> },
 }
 
 impl Token {
-    fn accepts(&self, c: char) -> bool {
+    fn accepts(&self, c: u8) -> bool {
         match self {
             Self::Any => false,
             Self::One => true,
@@ -58,25 +59,26 @@ impl Token {
 
 fn parse(pattern: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
-    let mut chars = pattern.chars().peekable();
+    let mut chars = pattern.bytes().peekable();
     while let Some(c) = chars.next() {
         tokens.push(match c {
-            '*' => Token::Any,
-            '?' => Token::One,
-            '\\' => Token::Exact(chars.next().unwrap_or('\\')),
-            '[' => {
-                let negated = chars.next_if_eq(&'^').is_some();
+            b'*' => Token::Any,
+            b'?' => Token::One,
+            b'\\' => Token::Exact(chars.next().unwrap_or(b'\\')),
+            b'[' => {
+                let negated = chars.next_if_eq(&b'^').is_some();
                 let mut ranges = Vec::new();
                 // As in Redis, a choice that is never closed ends with the pattern.
                 while let Some(c) = chars.next() {
                     let low = match c {
-                        ']' => break,
-                        '\\' => chars.next().unwrap_or('\\'),
+                        b']' => break,
+                        b'\\' => chars.next().unwrap_or(b'\\'),
                         other => other,
                     };
                     let mut ahead = chars.clone();
                     let high = match (ahead.next(), ahead.next()) {
-                        (Some('-'), Some(high)) if high != ']' => {
+                        // Even if what follows would close the choice.
+                        (Some(b'-'), Some(high)) => {
                             chars = ahead;
                             high
                         }
@@ -117,12 +119,15 @@ mod tests {
             ("h[a-c]llo", "hbllo", true),
             ("h[c-a]llo", "hbllo", true),
             ("h[a-c]llo", "hdllo", false),
-            ("h[a-]llo", "h-llo", true),
+            ("h[a-]llo", "h-llo", false),
+            ("h[a-]", "h^", true),
             ("literal\\*", "literal*", true),
             ("literal\\*", "literally", false),
             ("[\\]]", "]", true),
             ("[abc", "b", true),
-            ("größe:?", "größe:€", true),
+            ("größe:*", "größe:€", true),
+            ("gr?e", "gröe", false),
+            ("gr??e", "gröe", true),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern:?} on {text:?}");
         }

@@ -108,6 +108,9 @@ impl<B: CacheBackend> Engine<B> {
             }
             Err(reject) => {
                 self.core.counters.count_reject(reject);
+                if reject == Reject::WrongKey {
+                    self.backend().distrust();
+                }
                 rejected(self.core.capabilities.name, reject);
                 Err(Missed::Unusable(entry))
             }

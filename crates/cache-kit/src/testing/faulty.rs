@@ -153,6 +153,10 @@ impl<B: CacheBackend> CacheBackend for FaultyBackend<B> {
         self.inner.peek(key)
     }
 
+    fn distrust(&self) {
+        self.inner.distrust();
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         self.faults.check(Operation::Get).await?;
         self.inner.get(key).await

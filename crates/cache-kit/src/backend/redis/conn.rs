@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 use super::NAME;
 use super::config::RedisConfig;
-use super::error::convert;
+use super::error::{convert, is_no_permission};
 use crate::error::{Error, ErrorKind, Result};
 
 /// After so many deadlines in a row without any answer, a connection is taken to be dead.
@@ -28,6 +28,7 @@ pub(super) struct Conn {
     in_flight: AtomicUsize,
     silences: AtomicU32,
     closed: Arc<AtomicBool>,
+    may_run_scripts: bool,
 }
 
 /// The right to hold one socket. Given back when the socket is closed, not when somebody decides to close it, so
@@ -88,15 +89,30 @@ impl Conn {
         })
         .abort_handle();
         // A greeting without credentials or a database may have asked nothing, so health is asked for.
-        let greeted = match handle.send_packed_command(&redis::cmd("PING")).await {
-            Ok(Value::ServerError(error)) => Err(error.into()),
-            answer => answer,
+        let mut greeting = Pipeline::with_capacity(2);
+        greeting.cmd("PING");
+        greeting.cmd("EVAL").arg("return 1").arg(0);
+        let answers = handle.send_packed_commands(&greeting, 0, 2).await;
+        let may_run_scripts = match answers.as_deref() {
+            Ok([Value::ServerError(error), _]) => Err(error.clone().into()),
+            Ok([_, Value::ServerError(error)]) => Ok(!is_no_permission(&error.clone().into())),
+            Ok(_) => Ok(true),
+            Err(error) => Err(error.clone()),
         };
-        if let Err(error) = greeted {
-            driver.abort();
-            return Err(greeting_failed(config, error));
-        }
-        Ok(Self { handle, driver, in_flight: AtomicUsize::new(0), silences: AtomicU32::new(0), closed })
+        let may_run_scripts = match may_run_scripts {
+            Ok(may) => may,
+            Err(error) => {
+                driver.abort();
+                return Err(greeting_failed(config, error));
+            }
+        };
+        let (in_flight, silences) = (AtomicUsize::new(0), AtomicU32::new(0));
+        Ok(Self { handle, driver, in_flight, silences, closed, may_run_scripts })
+    }
+
+    /// Whether the user may run scripts, as the server said when it was asked.
+    pub(super) fn may_run_scripts(&self) -> bool {
+        self.may_run_scripts
     }
 
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {

@@ -133,6 +133,11 @@ impl Mode {
     pub(super) fn uses_tombstones(&self) -> bool {
         self.tombstones.load(Ordering::Relaxed)
     }
+
+    /// Found once, it holds: from here on all fills go by tombstones.
+    pub(super) fn use_tombstones(&self) {
+        self.tombstones.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -141,11 +146,11 @@ impl Shared {
             return Err(Error::new(ErrorKind::InvalidInput, "the life of a lease is zero"));
         }
         let token = token();
-        if self.mode.uses_tombstones() {
+        if self.pool.mode().uses_tombstones() {
             return self.acquire_by_tombstone(key, token).await;
         }
         if seen.is_none()
-            && !self.mode.no_set_get.load(Ordering::Relaxed)
+            && !self.pool.mode().no_set_get.load(Ordering::Relaxed)
             && let Some(acquired) = self.acquire_absent(key, token, life).await?
         {
             return Ok(acquired);
@@ -158,8 +163,7 @@ impl Shared {
         let answer = match self.eval("acquire", &ACQUIRE, key, call).await? {
             Ok(answer) => answer,
             Err(error) if is_no_permission(&error) => {
-                // Found once; from here on all fills of this backend go by tombstones.
-                self.mode.tombstones.store(true, Ordering::Relaxed);
+                self.pool.mode().use_tombstones();
                 return self.acquire_by_tombstone(key, token).await;
             }
             Err(error) => return Err(convert("acquire", error)),
@@ -198,7 +202,7 @@ impl Shared {
             // A server before 7.0, or a key of another type, which the script replaces.
             Err(error) => {
                 if error.code() == Some("ERR") {
-                    self.mode.no_set_get.store(true, Ordering::Relaxed);
+                    self.pool.mode().no_set_get.store(true, Ordering::Relaxed);
                 } else if !super::error::is_wrong_type(&error) && !is_no_permission(&error) {
                     return Err(convert("acquire", error));
                 }
@@ -216,7 +220,7 @@ impl Shared {
     ) -> Result<Filled> {
         crate::backend::check_ttl(ttl)?;
         let (value, millis) = (stub::escape(value), ttl.and_then(ttl_millis));
-        let stored = if self.mode.uses_tombstones() {
+        let stored = if self.pool.mode().uses_tombstones() {
             let mut command = cmd("SET");
             command.arg(self.full(key)).arg(&value[..]).arg("NX");
             if let Some(millis) = millis {
@@ -235,7 +239,7 @@ impl Shared {
     }
 
     pub(super) async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
-        if self.mode.uses_tombstones() {
+        if self.pool.mode().uses_tombstones() {
             return Ok(());
         }
         let call = |command: &mut Cmd| {

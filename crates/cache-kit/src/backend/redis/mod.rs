@@ -22,7 +22,6 @@ pub use command::{RedisCommand, RedisPipeline, RedisValue};
 pub use config::{RedisBuilder, RedisConfig};
 
 use self::error::{convert, is_wrong_type};
-use self::fence::Mode;
 use self::pool::Pool;
 use super::{
     Acquired, CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, Filled, Lease,
@@ -64,7 +63,6 @@ pub struct RedisBackend {
 
 struct Shared {
     pool: Arc<Pool>,
-    mode: Mode,
     prefix: String,
 }
 
@@ -123,7 +121,7 @@ impl RedisBackend {
     fn from_settings(settings: RedisBuilder) -> Self {
         let prefix = settings.prefix.clone();
         let pool = Arc::new(Pool::new(settings));
-        Self { shared: Arc::new(Shared { pool, mode: Mode::default(), prefix }) }
+        Self { shared: Arc::new(Shared { pool, prefix }) }
     }
 }
 
@@ -170,7 +168,7 @@ impl Shared {
 
     /// Removes a key; without scripts, leaves a tombstone that keeps late fills away.
     fn delete_command(&self, key: &str) -> Cmd {
-        if self.mode.uses_tombstones() {
+        if self.pool.mode().uses_tombstones() {
             let mut command = cmd("SET");
             let tombstone = stub::stub(0, u64::MAX >> 1);
             command.arg(self.full(key)).arg(tombstone).arg("PX").arg(ttl_millis(fence::HOLD_OFF));
@@ -252,7 +250,7 @@ impl CacheBackend for RedisBackend {
             pattern_delete: true,
             pub_sub: true,
             transactions: true,
-            fence: if self.shared.mode.uses_tombstones() {
+            fence: if self.shared.pool.mode().uses_tombstones() {
                 Fence::Tombstones { hold_off: fence::HOLD_OFF }
             } else {
                 Fence::Leases
@@ -268,6 +266,10 @@ impl CacheBackend for RedisBackend {
     fn peek(&self, key: &str) -> super::Peek {
         let _ = key;
         super::Peek::Unknown
+    }
+
+    fn distrust(&self) {
+        self.shared.pool.drop_all();
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {

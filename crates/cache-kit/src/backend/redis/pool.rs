@@ -19,6 +19,7 @@ use super::breaker::{Breaker, Verdict};
 use super::config::RedisBuilder;
 use super::conn::{Conn, Permit};
 use super::error::{Blame, blame, convert, is_out_of_service};
+use super::fence::Mode;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -37,8 +38,11 @@ pub(super) struct Pool {
     /// Taken to change `open`.
     changing: Mutex<()>,
     breaker: Breaker,
+    mode: Mode,
     dials: Mutex<Dials>,
     dialed: Notify,
+    /// When all connections were last dropped because an answer was somebody else's.
+    distrusted: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -57,13 +61,20 @@ impl Pool {
             sockets: Arc::default(),
             changing: Mutex::new(()),
             breaker: Breaker::new(Clock::system()),
+            mode: Mode::default(),
             dials: Mutex::default(),
             dialed: Notify::new(),
+            distrusted: Mutex::new(None),
         }
     }
 
     pub(super) fn settings(&self) -> &RedisBuilder {
         &self.settings
+    }
+
+    /// What the server was found to be able to do.
+    pub(super) fn mode(&self) -> &Mode {
+        &self.mode
     }
 
     /// How many connections are open.
@@ -77,7 +88,7 @@ impl Pool {
         operation: &'static str,
         command: &Cmd,
     ) -> Result<Answer<Value>> {
-        let deadline = self.deadline();
+        let deadline = self.deadline(operation)?;
         let conn = self.connection(operation, deadline).await?;
         let answer = timeout_at(deadline, conn.send(command)).await;
         self.judge(operation, &conn, answer.ok())
@@ -91,14 +102,20 @@ impl Pool {
         offset: usize,
         count: usize,
     ) -> Result<Answer<Vec<Value>>> {
-        let deadline = self.deadline();
+        let deadline = self.deadline(operation)?;
         let conn = self.connection(operation, deadline).await?;
         let answer = timeout_at(deadline, conn.send_all(pipeline, offset, count)).await;
         self.judge(operation, &conn, answer.ok())
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.settings.operation_timeout
+    fn deadline(&self, operation: &'static str) -> Result<Instant> {
+        if Handle::try_current().is_err() {
+            return Err(Error::new(ErrorKind::Unavailable, "there is no tokio runtime here")
+                .with_backend(NAME)
+                .with_operation(operation)
+                .with_hint("call it from within a tokio runtime with I/O and time enabled"));
+        }
+        Ok(Instant::now() + self.settings.operation_timeout)
     }
 
     /// Draws the conclusions from an answer, or from there being none.
@@ -145,13 +162,15 @@ impl Pool {
 
     /// A connection to write into: the one with the shortest queue, or a new one if there is none.
     async fn connection(self: &Arc<Self>, operation: &'static str, deadline: Instant) -> Result<Arc<Conn>> {
-        match self.breaker.check() {
-            Verdict::Closed => {}
-            Verdict::Open => return Err(self.down(operation)),
-            Verdict::Probe => {
+        let verdict = self.breaker.check();
+        if verdict != Verdict::Closed {
+            if verdict == Verdict::Probe {
                 self.dial();
-                return Err(self.down(operation));
             }
+            // Failing at once is no reason for a task that tries again and again to keep others, such as the dial,
+            // from running.
+            tokio::task::coop::consume_budget().await;
+            return Err(self.down(operation));
         }
         if let Some(conn) = self.shortest_queue() {
             return Ok(conn);
@@ -252,12 +271,29 @@ impl Pool {
         self.open.store(Arc::new(open));
     }
 
+    /// Drops every connection, at most once a second: whoever can write misplaced entries to the server shall not
+    /// keep us busy with reconnecting.
+    pub(super) fn drop_all(&self) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let now = Instant::now();
+        let mut dropped = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        if dropped.is_some_and(|last| now.duration_since(last) < PAUSE) {
+            return;
+        }
+        *dropped = Some(now);
+        drop(dropped);
+        for conn in self.open.load().iter() {
+            self.remove(conn);
+        }
+    }
+
     fn lock_dials(&self) -> std::sync::MutexGuard<'_, Dials> {
         self.dials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects once more, outside of the breaker, and tells what is wrong.
     pub(super) async fn verify(self: &Arc<Self>) -> Result<()> {
+        self.deadline("connect")?;
         if self.shortest_queue().is_some() && !self.breaker.is_open() {
             return Ok(());
         }
@@ -325,6 +361,9 @@ impl Drop for Dialing {
         });
         match outcome {
             Ok(conn) => {
+                if !conn.may_run_scripts() {
+                    self.pool.mode.use_tombstones();
+                }
                 self.pool.add(conn);
                 self.pool.breaker.succeeded();
                 let mut dials = self.pool.lock_dials();

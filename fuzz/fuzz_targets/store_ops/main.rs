@@ -6,162 +6,48 @@
 
 #![no_main]
 
+mod input;
+
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use arbitrary::Arbitrary;
 use bytes::Bytes;
 use cache_kit::backend::{Acquired, CacheBackend as _, Filled, InMemoryBackend, Lease, Peek, SetEntry};
 use cache_kit::{ErrorKind, ManualClock};
 use cache_kit_fuzz::ready;
 use libfuzzer_sys::fuzz_target;
 
-/// Keys that patterns can tell apart, and mistake for patterns.
-const KEYS: [&str; 8] = ["a", "ab", "a:b", "user:1", "user:2", "*", "[a]", "größe"];
+use self::input::{Bound, Few, Input, KEYS, Key, Life, Operation, Seen, Value};
+
+/// Looking at everything costs more than an operation does.
+const LOOK_EVERY: usize = 8;
 const NEVER: u64 = u64::MAX;
+const LATE: u64 = NEVER / 2;
 /// What the documentation of the builder says that each entry costs beside key and value.
 const OVERHEAD_BYTES: u64 = 96;
 
-#[derive(Arbitrary, Debug)]
-struct Input {
-    bound: Bound,
-    operations: Vec<Operation>,
-}
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Bound {
-    None,
-    Entries(u8),
-    Bytes(u16),
-    Both(u8, u16),
-}
-
-#[derive(Arbitrary, Debug)]
-enum Operation {
-    Set { key: Key, value: Value, life: Life },
-    SetMany(Vec<(Key, Value, Life)>),
-    Delete(Key),
-    DeleteMany(Vec<Key>),
-    GetMany(Vec<Key>),
-    Acquire { key: Key, seen: Seen, life: Life },
-    Fill { key: Key, lease: u8, value: Value, life: Life },
-    Release { key: Key, lease: u8 },
-    Advance(Life),
-    Sweep,
-    Clear,
-    DeletePattern(Pattern),
-}
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-struct Key(u8);
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-struct Value {
-    byte: u8,
-    size: u16,
-}
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Life {
-    Endless,
-    Zero,
-    Nanos(u8),
-    Millis(u8),
-    Seconds(u64),
-    Longest,
-}
-
-#[derive(Arbitrary, Debug)]
-enum Seen {
-    Nothing,
-    Current,
-    Other(Value),
-}
-
-/// Patterns whose matches need no matcher to be known, and any others.
-#[derive(Arbitrary, Debug)]
-enum Pattern {
-    All,
-    Exact(Key),
-    StartsWith { key: Key, characters: u8 },
-    EndsWith { key: Key, characters: u8 },
-    Characters(u8),
-    Any(String),
-}
-
-impl Key {
-    fn name(self) -> &'static str {
-        KEYS[usize::from(self.0) % KEYS.len()]
-    }
-}
-
-impl Value {
-    fn bytes(self) -> Bytes {
-        // Mostly small, some too large for the smallest bounds.
-        let size = if self.size < 60_000 { self.size % 40 } else { self.size % 9_000 };
-        vec![self.byte; usize::from(size)].into()
-    }
-}
-
-impl Life {
-    fn duration(self) -> Option<Duration> {
-        Some(match self {
-            Self::Endless => return None,
-            Self::Zero => Duration::ZERO,
-            Self::Nanos(nanos) => Duration::from_nanos(nanos.into()),
-            Self::Millis(millis) => Duration::from_millis(millis.into()),
-            Self::Seconds(seconds) => Duration::from_secs(seconds),
-            Self::Longest => Duration::MAX,
-        })
-    }
-}
-
-impl Pattern {
-    fn text(&self) -> String {
-        let escaped = |text: String| text.chars().flat_map(|c| ['\\', c]).collect::<String>();
-        match self {
-            Self::All => "*".into(),
-            Self::Exact(key) => escaped(key.name().into()),
-            Self::StartsWith { key, characters } => {
-                escaped(key.name().chars().take(usize::from(*characters)).collect()) + "*"
-            }
-            Self::EndsWith { key, characters } => {
-                "*".to_owned() + &escaped(key.name().chars().skip(usize::from(*characters)).collect())
-            }
-            Self::Characters(characters) => "?".repeat(usize::from(characters % 8)),
-            Self::Any(any) => any.clone(),
-        }
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Exact(key) => key.name() == name,
-            Self::StartsWith { key, characters } => {
-                let start: String = key.name().chars().take(usize::from(*characters)).collect();
-                name.starts_with(&start)
-            }
-            Self::EndsWith { key, characters } => {
-                let end: String = key.name().chars().skip(usize::from(*characters)).collect();
-                name.ends_with(&end)
-            }
-            Self::Characters(characters) => name.chars().count() == usize::from(characters % 8),
-            // Whether a key matches depends on nothing else: a store with just that key tells.
-            Self::Any(any) => {
-                let alone = InMemoryBackend::new();
-                ready(alone.set(name, Bytes::new(), None)).expect("memory stores");
-                ready(alone.delete_pattern(any)).expect("memory deletes by pattern") == 1
-            }
-        }
-    }
+thread_local! {
+    /// One store for each bound, cleared between runs: a store that has seen a lifetime has a thread, and starting
+    /// one costs more than everything else here.
+    static STORES: RefCell<HashMap<Bound, Test>> = RefCell::default();
 }
 
 fuzz_target!(|input: Input| {
-    let mut test = Test::new(input.bound);
-    for operation in &input.operations {
-        test.run(operation);
+    STORES.with_borrow_mut(|stores| {
+        let test = stores.entry(input.bound).or_insert_with(|| Test::new(input.bound));
+        for operations in input.operations.chunks(LOOK_EVERY) {
+            operations.iter().for_each(|operation| test.run(operation));
+            test.check();
+        }
+        test.run(&Operation::Clear);
         test.check();
-    }
+        test.model.issued.clear();
+        if test.model.now > LATE {
+            // Nothing new would happen in what is left of time.
+            stores.remove(&input.bound);
+        }
+    });
 });
 
 /// What must be there. Expired entries and leases stay until they are swept or replaced.
@@ -170,7 +56,7 @@ struct Model {
     now: u64,
     values: HashMap<&'static str, (Bytes, u64)>,
     leases: HashMap<&'static str, (Lease, u64)>,
-    issued: Vec<Lease>,
+    issued: Vec<(&'static str, Lease)>,
 }
 
 impl Model {
@@ -209,8 +95,12 @@ struct Test {
 
 impl Test {
     fn new(bound: Bound) -> Self {
-        let entries = |entries: u8| usize::from(entries) % 12 + 1;
-        let bytes = |bytes: u16| u64::from(bytes) % 8_192 + 4_096;
+        let entries = |few| match few {
+            Few::One => 1,
+            Few::Two => 2,
+            Few::Seven => 7,
+        };
+        let bytes = |few| entries(few) as u64 * 4_096;
         let (max_entries, max_bytes) = match bound {
             Bound::None => (None, None),
             Bound::Entries(n) => (Some(entries(n)), None),
@@ -254,7 +144,7 @@ impl Test {
             let bytes: usize =
                 self.model.values.iter().map(|(name, (value, _))| name.len() + value.len()).sum();
             assert_eq!((stats.entries, stats.bytes), (self.model.values.len(), bytes as u64));
-            assert_eq!(stats.evicted, 0);
+            assert_eq!(stats.evicted, 0, "without a bound");
         }
     }
 
@@ -291,10 +181,16 @@ impl Test {
             }
             Operation::Acquire { key, seen, life } => self.acquire(key.name(), seen, life.duration()),
             Operation::Fill { key, lease, value, life } => {
-                self.fill(key.name(), *lease, value.bytes(), life.duration());
+                if self.model.issued.is_empty() {
+                    // Else most fills would be under a lease that nobody gave.
+                    self.acquire(Key(*lease).name(), &Seen::Current, Some(Duration::from_millis(1)));
+                }
+                let (own, lease) = self.lease(*lease);
+                self.fill(key.map_or(own, Key::name), &lease, value.bytes(), life.duration());
             }
             Operation::Release { key, lease } => {
-                let (name, lease) = (key.name(), self.lease(*lease));
+                let (own, lease) = self.lease(*lease);
+                let name = key.map_or(own, Key::name);
                 ready(self.backend.release(name, &lease)).expect("memory releases");
                 self.model.leases.retain(|of, (held, _)| *of != name || *held != lease);
             }
@@ -311,6 +207,7 @@ impl Test {
                 self.model.leases.clear();
             }
             Operation::DeletePattern(pattern) => {
+                KEYS.into_iter().for_each(|name| self.observe(name));
                 let text = pattern.text();
                 let matching: Vec<_> = KEYS.into_iter().filter(|name| pattern.matches(name)).collect();
                 let live = matching.iter().filter(|name| self.model.live(name).is_some()).count();
@@ -361,6 +258,7 @@ impl Test {
     }
 
     fn acquire(&mut self, name: &'static str, seen: &Seen, life: Option<Duration>) {
+        self.observe(name);
         let held = self.model.live(name);
         let seen = match seen {
             Seen::Nothing => None,
@@ -380,8 +278,11 @@ impl Test {
                 assert!(!busy, "leased twice");
                 assert_eq!(kept, held);
                 assert!(held.is_none() || held == seen, "leased over what was not seen");
-                assert!(!self.model.issued.contains(&lease), "a token was given twice");
-                self.model.issued.push(lease.clone());
+                assert!(
+                    self.model.issued.iter().all(|(_, other)| *other != lease),
+                    "a token was given twice"
+                );
+                self.model.issued.push((name, lease.clone()));
                 self.model.leases.insert(name, (lease, self.model.end_of(life)));
             }
             Acquired::Busy { kept } => {
@@ -397,18 +298,19 @@ impl Test {
         }
     }
 
-    /// A lease that was given to somebody once, for whatever key, or one that never was.
-    fn lease(&self, which: u8) -> Lease {
+    /// A lease that was given to somebody once, with its key; or, now and then, one that never was.
+    fn lease(&self, which: u8) -> (&'static str, Lease) {
         let issued = &self.model.issued;
         // The last ones are those that may still hold.
-        issued.iter().rev().nth(usize::from(which) % 6).cloned().unwrap_or_else(|| Lease::new(u128::MAX))
+        let recent = issued.len().min(8) + usize::from(which > 250 || issued.is_empty());
+        let made_up = || (KEYS[0], Lease::new(u128::MAX));
+        issued.iter().rev().nth(usize::from(which) % recent).cloned().unwrap_or_else(made_up)
     }
 
-    fn fill(&mut self, name: &'static str, lease: u8, value: Bytes, life: Option<Duration>) {
-        let lease = self.lease(lease);
+    fn fill(&mut self, name: &'static str, lease: &Lease, value: Bytes, life: Option<Duration>) {
         let held = self.model.leases.get(name);
-        let holds = held.is_some_and(|(own, end)| *own == lease && self.model.is_live(*end));
-        let filled = ready(self.backend.fill(name, &lease, value.clone(), life));
+        let holds = held.is_some_and(|(own, end)| own == lease && self.model.is_live(*end));
+        let filled = ready(self.backend.fill(name, lease, value.clone(), life));
         match filled.map_err(|error| error.kind()) {
             Ok(Filled::Stored) => {
                 assert!(holds, "filled under a lease that is void");

@@ -1,0 +1,384 @@
+//! Connections: few, shared, never more than the pool's size, and lost by nobody.
+
+#![cfg(feature = "redis")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cache_kit::backend::redis::RedisValue;
+use cache_kit::backend::{CacheBackend, RedisBackend, RedisConfig, SetEntry};
+use cache_kit::{Cache, ErrorKind, backend};
+use cache_kit_test_support::{Cut, Direction, Fault, FaultProxy, RedisServer};
+use common::bounded;
+use futures_util::future::join_all;
+
+fn config(port: u16, pool_size: u32) -> RedisConfig {
+    RedisConfig { host: "127.0.0.1".into(), port, pool_size, ..RedisConfig::default() }
+}
+
+fn patient(port: u16, pool_size: u32) -> RedisBackend {
+    RedisBackend::builder(config(port, pool_size)).operation_timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+/// How many connections of this library the server counts; none if the one that asks is killed meanwhile.
+fn clients(server: &RedisServer) -> usize {
+    let list = server.try_command("CLIENT LIST", Duration::from_secs(10)).unwrap_or_default();
+    // Not those of the test bed, which run CLIENT.
+    list.lines().filter(|line| !line.contains("cmd=client|") && line.contains("id=")).count()
+}
+
+/// Watches the server's own count while something runs; the most that was seen.
+async fn watching<F: Future>(server: Arc<RedisServer>, work: F) -> (usize, F::Output) {
+    let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (watch_stop, watch_most) = (Arc::clone(&stop), Arc::clone(&most));
+    let watcher = std::thread::spawn(move || {
+        while !watch_stop.load(Ordering::SeqCst) {
+            watch_most.fetch_max(clients(&server), Ordering::SeqCst);
+        }
+    });
+    let output = work.await;
+    stop.store(true, Ordering::SeqCst);
+    watcher.join().unwrap();
+    (most.load(Ordering::SeqCst), output)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_callers_share_a_few_connections_without_error() {
+    let server = Arc::new(RedisServer::start());
+    for pool_size in [1, 2, 16] {
+        let backend = patient(server.port(), pool_size);
+        let calls = join_all((0..4_000_u32).map(|n| {
+            let backend = backend.clone();
+            tokio::spawn(async move {
+                let key = format!("key:{n}");
+                backend.set(&key, Bytes::from(key.clone()), None).await.unwrap();
+                assert_eq!(backend.get(&key).await.unwrap().unwrap(), key);
+            })
+        }));
+        let (most, results) = watching(Arc::clone(&server), calls).await;
+        results.into_iter().for_each(|result| result.unwrap());
+        println!("pool_size {pool_size}: at most {most} connections");
+        assert!(most <= pool_size as usize, "{most} of {pool_size}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_replaced_are_never_more_than_the_pool_holds() {
+    let server = Arc::new(RedisServer::start());
+    let backend = patient(server.port(), 2);
+    let churn = async {
+        for _ in 0..50 {
+            let calls = (0..50).map(|_| backend.get("key"));
+            let killing = tokio::task::spawn_blocking({
+                let server = Arc::clone(&server);
+                move || server.command("CLIENT KILL TYPE normal SKIPME yes")
+            });
+            let _ = join_all(calls).await;
+            killing.await.unwrap();
+        }
+    };
+    let (most, ()) = watching(Arc::clone(&server), bounded(churn)).await;
+    assert!((1..=2).contains(&most), "{most}");
+}
+
+/// Polls a future up to `polls` times, yielding in between, and drops it.
+async fn drop_after<F: Future>(future: F, polls: u32) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..polls {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(output);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_dropped_operations_give_nobody_anothers_value() {
+    let seed =
+        std::env::var("CACHE_KIT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(fastrand::u64(..));
+    println!("CACHE_KIT_SEED={seed}");
+    let server = Arc::new(RedisServer::start());
+    let backend = patient(server.port(), 4);
+    let value = |key: u64| Bytes::from(format!("value of {key}").repeat(1 + (key as usize % 7) * 40));
+    for key in 0..64 {
+        backend.set(&format!("key:{key}"), value(key), None).await.unwrap();
+    }
+    let storm = join_all((0..100).map(|task| {
+        let backend = backend.clone();
+        tokio::spawn(async move {
+            let mut random = fastrand::Rng::with_seed(seed.wrapping_add(task));
+            let mut answered = 0_u32;
+            for _ in 0..1_000 {
+                let (key, other, polls) = (random.u64(..64), random.u64(..64), random.u32(..12));
+                let (name, other_name) = (format!("key:{key}"), format!("key:{other}"));
+                match random.u32(..4) {
+                    0 | 1 => {
+                        if let Some(found) = drop_after(backend.get(&name), polls).await {
+                            assert_eq!(found.unwrap(), Some(value(key)), "under {name}");
+                            answered += 1;
+                        }
+                    }
+                    2 => {
+                        let keys = [name.as_str(), "missing", other_name.as_str()];
+                        if let Some(found) = drop_after(backend.mget(&keys), polls).await {
+                            assert_eq!(found.unwrap(), [Some(value(key)), None, Some(value(other))]);
+                            answered += 1;
+                        }
+                    }
+                    _ => {
+                        let set = backend.set(&name, value(key), None);
+                        let _ = drop_after(set, polls).await;
+                    }
+                }
+            }
+            answered
+        })
+    }));
+    let (most, answered) = watching(Arc::clone(&server), bounded(storm)).await;
+    let answered: u32 = answered.into_iter().map(|task| task.unwrap()).sum();
+    println!("{answered} of 100000 answered, at most {most} connections");
+    assert!(most <= 4, "{most}");
+    for key in 0..64 {
+        assert_eq!(bounded(backend.get(&format!("key:{key}"))).await.unwrap(), Some(value(key)));
+    }
+    let dials: u64 = server
+        .command("INFO stats")
+        .lines()
+        .find_map(|line| line.strip_prefix("total_connections_received:")?.trim().parse().ok())
+        .unwrap();
+    println!("{dials} connections in all, the ones that asked this included");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_network_does_no_value_is_wrong_and_nothing_hangs() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr());
+    let deadline = Duration::from_millis(200);
+    let backend = RedisBackend::builder(RedisConfig {
+        connection_timeout: Duration::from_millis(300),
+        ..config(proxy.port(), 2)
+    })
+    .operation_timeout(deadline)
+    .build()
+    .unwrap();
+    // Through the engine, whose entries tell whose they are.
+    let cache = Cache::new(backend.clone());
+    for key in 0..16_u64 {
+        cache.set(format!("key:{key}"), &key).await.unwrap();
+    }
+    let faults = || {
+        [
+            Fault::Delay(Duration::from_millis(20)),
+            Fault::Throttle { bytes_per_second: 20_000 },
+            Fault::Slice { bytes: 1 },
+            Fault::CutAfter { bytes: 100, how: Cut::Fin },
+            Fault::CutAfter { bytes: 101, how: Cut::Rst },
+            Fault::Blackhole { keep_reading: true },
+            Fault::Blackhole { keep_reading: false },
+            Fault::Stall,
+            Fault::DuplicateReply,
+            Fault::SwapReplies,
+            Fault::Inject(b"+OK\r\n".to_vec()),
+            Fault::Inject(b"$5\r\nwrong\r\n".to_vec()),
+            Fault::FlipBit { at: 3 },
+            Fault::FlipBit { at: 700 },
+            Fault::RefuseAccept,
+        ]
+    };
+    let (mut right, mut misses, mut failed) = (0, 0, 0);
+    for direction in [Direction::ToClient, Direction::ToServer] {
+        for fault in faults() {
+            let what = format!("{direction:?} {fault:?}");
+            proxy.set(direction, fault);
+            let reads = (0..16_u64).map(|key| {
+                let (cache, what) = (cache.clone(), &what);
+                async move {
+                    let began = std::time::Instant::now();
+                    let found = cache.get::<u64>(format!("key:{key}")).await;
+                    assert!(began.elapsed() < 10 * deadline, "{what}: hung for {:?}", began.elapsed());
+                    (key, found)
+                }
+            });
+            for (key, found) in join_all(reads).await {
+                match found {
+                    Ok(Some(value)) => {
+                        assert_eq!(value, key, "{what}: a wrong value");
+                        right += 1;
+                    }
+                    Ok(None) => misses += 1,
+                    Err(_) => failed += 1,
+                }
+            }
+            proxy.clear();
+            proxy.cut_all(Cut::Rst);
+            // When the network is well again, so is the cache.
+            let well = async {
+                while !matches!(cache.get::<u64>("key:3").await, Ok(Some(3))) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            bounded(well).await;
+        }
+    }
+    println!("{right} right, {misses} misses, {failed} failed; found out: {:?}", cache.stats().rejected);
+    assert!(right > 0 && failed > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_answers_are_out_of_step_is_dropped() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr());
+    let builder = RedisBackend::builder(config(proxy.port(), 1)).operation_timeout(Duration::from_secs(5));
+    let backend = builder.build().unwrap();
+    let cache = Cache::new(backend.clone());
+    for key in 0..4_u64 {
+        cache.set(format!("key:{key}"), &key).await.unwrap();
+    }
+    // A busy connection stays out of step after one reply too many: it is never idle, so nothing shows but the
+    // entries, which tell whose they are.
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers = (0..8_u64).map(|reader| {
+        let (cache, stop) = (cache.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                let key = reader % 4;
+                if let Ok(Some(value)) = cache.get::<u64>(format!("key:{key}")).await {
+                    assert_eq!(value, key);
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    let before = proxy.total_connections();
+    bounded(async {
+        while cache.stats().rejected.wrong_key == 0 || proxy.total_connections() == before {
+            // Once is not enough if nothing happens to be under way: then it is seen to be one too many.
+            proxy.set(Direction::ToClient, Fault::DuplicateReply);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    proxy.clear();
+    // In step again: hits, and no more answers for others.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let then = cache.stats();
+    bounded(async {
+        while cache.stats().since(&then).hits < 1_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(cache.stats().since(&then).rejected.wrong_key, 0);
+    stop.store(true, Ordering::SeqCst);
+    join_all(readers).await.into_iter().for_each(|reader| reader.unwrap());
+}
+
+#[tokio::test]
+async fn the_rest_of_redis_is_reachable_over_the_same_connections_and_under_the_same_prefix() {
+    let server = RedisServer::start();
+    let builder = RedisBackend::builder(config(server.port(), 2)).prefix("shop:");
+    let backend = builder.build().unwrap();
+    backend.command("ZADD").key("scores").arg(17).arg("ada").arg(9).arg("bob").run().await.unwrap();
+    assert_eq!(server.command("EXISTS shop:scores"), "1");
+    let best = backend.command("ZREVRANGE").key("scores").arg(0).arg(0).run().await.unwrap();
+    let RedisValue::Array(best) = best else { panic!("{best:?}") };
+    assert_eq!(best[0].as_str(), Some("ada"));
+    backend.command("SET").key("bytes").bytes([0, 255]).run().await.unwrap();
+    let bytes = backend.command("GET").key("bytes").run().await.unwrap();
+    assert_eq!(bytes.as_bytes(), Some(&[0, 255][..]));
+
+    let incr = || backend.command("INCR").key("n");
+    let counted = backend.pipeline().then(incr()).then(incr()).run().await.unwrap();
+    assert_eq!(counted.iter().map(RedisValue::as_int).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    let counted = backend.transaction().then(incr()).then(incr()).run().await.unwrap();
+    assert_eq!(counted.iter().map(RedisValue::as_int).collect::<Vec<_>>(), [Some(3), Some(4)]);
+    assert!(backend.pipeline().run().await.unwrap().is_empty());
+
+    // All of a transaction or nothing: the server refuses a command that it cannot read.
+    let refused = backend.transaction().then(incr()).then(backend.command("INCR")).run().await;
+    assert!(refused.is_err());
+    assert_eq!(server.command("GET shop:n"), "4");
+    for name in ["SUBSCRIBE", "multi", "BLPOP", "SELECT", "AUTH"] {
+        let error = backend.command(name).arg("x").run().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
+        assert!(backend.pipeline().then(backend.command(name)).run().await.is_err());
+    }
+    // What the server refuses is an error that quotes neither key nor value.
+    let error = backend.command("INCR").key("scores").run().await.unwrap_err();
+    assert_eq!(error.backend(), Some("redis"));
+}
+
+#[tokio::test]
+async fn a_prefix_bounds_what_is_cleared_and_a_database_is_cleared_whole_without_one() {
+    let server = RedisServer::start();
+    let with = |prefix: &str| RedisBackend::builder(config(server.port(), 2)).prefix(prefix).build().unwrap();
+    let (mine, other, whole) = (with("a*:"), with("ab:"), with(""));
+    for backend in [&mine, &other] {
+        let entries: Vec<_> =
+            ["1", "2"].map(|key| SetEntry { key, value: Bytes::from("v"), ttl: None }).into();
+        backend.mset(&entries).await.unwrap();
+    }
+    assert_eq!(mine.delete_pattern("*").await.unwrap(), 2, "the prefix is no pattern");
+    assert!(other.exists("1").await.unwrap());
+    mine.set("1", Bytes::from("v"), None).await.unwrap();
+    mine.clear_all().await.unwrap();
+    assert!(!mine.exists("1").await.unwrap() && other.exists("1").await.unwrap());
+    whole.clear_all().await.unwrap();
+    assert_eq!(server.command("DBSIZE"), "0");
+}
+
+#[tokio::test]
+async fn many_keys_are_one_round_trip() {
+    let server = RedisServer::start();
+    let backend = patient(server.port(), 1);
+    backend.health_check().await.unwrap();
+    let keys: Vec<String> = (0..100).map(|n| format!("key:{n}")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let proxy = FaultProxy::start(server.addr());
+    let far = patient(proxy.port(), 1);
+    far.health_check().await.unwrap();
+    proxy.set(Direction::ToClient, Fault::Delay(Duration::from_millis(100)));
+    let began = std::time::Instant::now();
+    let entries: Vec<_> = keys
+        .iter()
+        .map(|key| SetEntry { key, value: Bytes::from("v"), ttl: Some(Duration::from_secs(9)) })
+        .collect();
+    far.mset(&entries).await.unwrap();
+    assert_eq!(far.mget(&keys).await.unwrap().iter().flatten().count(), 100);
+    far.mdelete(&keys).await.unwrap();
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+    assert!(took < Duration::from_secs(5), "one round trip each, not a hundred: {took:?}");
+}
+
+#[tokio::test]
+async fn a_url_selects_redis_for_backend_and_cache() {
+    let server = RedisServer::start();
+    let chosen = backend::from_url(&server.url()).unwrap();
+    assert_eq!(chosen.capabilities().name, "redis");
+    let cache = Cache::from_url(&format!("{}/2?ttl=1m&namespace=shop&pool_size=2", server.url())).unwrap();
+    cache.set("user:1", &1_u8).await.unwrap();
+    assert_eq!(cache.get::<u8>("user:1").await.unwrap(), Some(1));
+    assert_eq!(cache.clear().await.unwrap(), 1);
+    assert!(
+        backend::from_url("redis://h?ttl=1m")
+            .is_err_and(|error| error.to_string().contains("Cache::from_url"))
+    );
+}
+
+#[test]
+fn without_a_runtime_an_operation_is_an_error_and_not_a_panic() {
+    use futures_util::FutureExt as _;
+    let backend = RedisBackend::new(config(1, 1)).unwrap();
+    let error = backend.get("k").now_or_never().unwrap().unwrap_err();
+    assert!(error.to_string().contains("tokio runtime"), "{error}");
+    assert!(backend.connect().now_or_never().unwrap().is_err());
+}
