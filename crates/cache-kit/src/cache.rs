@@ -65,8 +65,11 @@ impl Cache {
     /// # Errors
     /// [`Config`](ErrorKind::Config), naming the variable or parameter. Does no I/O.
     pub fn from_env() -> Result<Self> {
-        let (url, variable) = backend::env_url(|name| std::env::var_os(name))?;
-        Self::from_url(&url).map_err(|error| error.in_variable(variable))
+        let environment = backend::Environment::read(|name| std::env::var_os(name))?;
+        match environment.url() {
+            Some((url, variable)) => Self::from_url(url).map_err(|error| error.in_variable(variable)),
+            None => Self::builder().build_boxed(environment.backend()?),
+        }
     }
 
     /// Sets what is not to be as [`new`](Self::new) has it.

@@ -48,6 +48,17 @@ fn the_documented_table_says_what_capabilities_say() {
     assert_eq!(rows(&bounded.capabilities(), memory), documented("InMemory"));
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn redis_is_what_the_table_and_the_specification_say() {
+    let able = cache_kit::backend::RedisBackend::new(cache_kit::backend::RedisConfig::default())
+        .unwrap()
+        .capabilities();
+    assert_eq!(able.eviction, Eviction::ServerPolicy);
+    assert_eq!(rows(&able, "Eviction policies of the server"), documented("Redis"));
+    assert_eq!((able.name, able.tier, able.persistence), ("redis", Tier::Production, Persistence::Optional));
+}
+
 #[test]
 fn memory_is_what_the_specification_says() {
     let able = InMemoryBackend::new().capabilities();

@@ -1,13 +1,8 @@
 //! The snippets of the specification that concern memory and switching, as written; and what follows from
 //! them. Each test is named after the number of the demand that it proves.
 //!
-//! The snippets that name `RedisBackend`, `RedisConfig`, `MemcachedBackend` or `MemcachedConfig` join with
-//! those backends:
-//!
-//! - Redis: "Configuration", the three "Configuration Examples", the three "Managed Redis Services",
-//!   "Pool Configuration"
-//! - Memcached: "Configuration", "Multiple Memcached Servers"
-//! - both: the two snippets of "Switching Backends" (their in-memory arms are below)
+//! The snippets that name `MemcachedBackend` or `MemcachedConfig` join with that backend: its "Configuration" and
+//! "Multiple Memcached Servers", and the arms of "Switching Backends" that name it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(unused_qualifications, reason = "paths stand as the specification writes them")]
@@ -139,4 +134,133 @@ async fn e6_metrics_are_ready_made() {
     let stats = service.stats();
     assert_eq!((stats.hits, stats.misses, stats.backend_errors), (3, 1, 0));
     assert!((stats.hit_rate() - 0.75).abs() < f64::EPSILON);
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    use cache_kit::CacheExpander;
+    use cache_kit::backend::{InMemoryBackend, RedisBackend, RedisConfig};
+    use std::time::Duration;
+
+    #[test]
+    fn a3_the_configuration_names_seven_fields_and_does_no_io() -> cache_kit::Result<()> {
+        let config = RedisConfig {
+            host: "localhost".to_string(),
+            port: 6379,
+            pool_size: 10,
+            connection_timeout: Duration::from_secs(5),
+            username: None,
+            password: None,
+            database: 0,
+        };
+
+        let backend = RedisBackend::new(config)?;
+        let expander = CacheExpander::new(backend);
+        let _ = expander;
+        Ok(())
+    }
+
+    #[test]
+    fn a3_the_configuration_examples_compile_as_written() {
+        // Basic configuration
+        let config = RedisConfig { host: "localhost".to_string(), port: 6379, ..Default::default() };
+        assert_eq!((config.pool_size, config.connection_timeout), (16, Duration::from_secs(5)));
+
+        // With authentication
+        let config = RedisConfig {
+            host: "example.com".to_string(),
+            port: 6379,
+            password: Some("secret".to_string()),
+            database: 1,
+            ..Default::default()
+        };
+        assert!(!format!("{config:?}").contains("secret"), "b1: a password never appears in Debug");
+
+        // With custom pool size
+        let config = RedisConfig {
+            host: "localhost".to_string(),
+            port: 6379,
+            pool_size: 32,
+            connection_timeout: Duration::from_secs(10),
+            ..Default::default()
+        };
+        assert!(RedisBackend::new(config).is_ok());
+    }
+
+    #[test]
+    fn a5_managed_services_and_pools_are_configured_as_written_without_any_io() {
+        let elasticache = RedisConfig {
+            host: "my-cluster.cache.amazonaws.com".to_string(),
+            port: 6379,
+            pool_size: 20,
+            ..Default::default()
+        };
+        let digital_ocean = RedisConfig {
+            host: "my-redis-cluster".to_string(),
+            port: 25061,
+            pool_size: 15,
+            // Note: For TLS, you may need additional configuration
+            ..Default::default()
+        };
+        let redis_cloud = RedisConfig {
+            host: "redis-12345.cloud.redislabs.com".to_string(),
+            port: 12345,
+            password: Some("your-password".to_string()),
+            ..Default::default()
+        };
+        let pool = RedisConfig {
+            host: "localhost".to_string(),
+            port: 6379,
+            pool_size: 16, // Optimized default (8 cores × 2 + 1 ≈ 16)
+            connection_timeout: Duration::from_secs(10),
+            username: None,
+            password: None,
+            database: 0,
+        };
+        for config in [elasticache, digital_ocean, redis_cloud, pool] {
+            assert!(RedisBackend::new(config).is_ok());
+        }
+    }
+
+    #[test]
+    fn a5_a_bad_configuration_is_refused_at_once_by_field() {
+        let refused = |config: RedisConfig| RedisBackend::new(config).unwrap_err().to_string();
+        assert!(refused(RedisConfig { host: String::new(), ..Default::default() }).contains("host"));
+        assert!(refused(RedisConfig { pool_size: 0, ..Default::default() }).contains("pool_size"));
+    }
+
+    #[test]
+    fn e2_switching_backends_compiles_as_written() -> cache_kit::Result<()> {
+        // Development (InMemory)
+        #[cfg(debug_assertions)]
+        let backend = InMemoryBackend::new();
+
+        // Production (Redis)
+        #[cfg(not(debug_assertions))]
+        let backend = RedisBackend::new(RedisConfig {
+            host: std::env::var("REDIS_HOST").unwrap_or_else(|_| "localhost".to_string()),
+            port: std::env::var("REDIS_PORT").ok().and_then(|p| p.parse().ok()).unwrap_or(6379),
+            ..Default::default()
+        })?;
+
+        // Same expander interface
+        let expander = CacheExpander::new(backend);
+        let _ = expander;
+
+        fn create_backend() -> Box<dyn cache_kit::backend::CacheBackend> {
+            match std::env::var("CACHE_BACKEND").as_deref() {
+                Ok("redis") => {
+                    let host = std::env::var("REDIS_HOST").unwrap_or_else(|_| "localhost".to_string());
+                    let port = std::env::var("REDIS_PORT").ok().and_then(|p| p.parse().ok()).unwrap_or(6379);
+                    Box::new(
+                        RedisBackend::new(RedisConfig { host, port, ..Default::default() })
+                            .expect("Failed to connect to Redis"),
+                    )
+                }
+                _ => Box::new(InMemoryBackend::new()),
+            }
+        }
+        let _ = CacheExpander::new(create_backend());
+        Ok(())
+    }
 }

@@ -29,7 +29,7 @@ pub use fence::{Acquired, Filled, Lease};
 pub use inmemory::InMemoryBackend;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisConfig};
-pub(crate) use select::{env_url, from_parts};
+pub(crate) use select::{Environment, from_parts};
 pub use select::{from_env, from_url};
 
 use crate::error::{Error, Result};

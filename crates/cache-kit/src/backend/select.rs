@@ -1,5 +1,7 @@
 //! The backend that a URL or the environment names.
 
+use std::ffi::OsString;
+
 use super::CacheBackend;
 use crate::config::{Params, ServiceUrl};
 use crate::error::{Error, Result};
@@ -9,6 +11,7 @@ use crate::error::{Error, Result};
 /// | URL | backend |
 /// |---|---|
 /// | `memory://` | [`InMemoryBackend`](super::InMemoryBackend); parameters `max_entries`, `max_bytes`, `sweep_every` |
+/// | `redis://user:password@host:6379/0` | `RedisBackend` (feature `redis`); parameters `pool_size`, `connection_timeout`, `operation_timeout`, `prefix` |
 ///
 /// Does no I/O. Settings of the cache above the backend (`ttl`, `namespace`, …) belong to
 /// [`Cache::from_url`](crate::Cache::from_url).
@@ -38,33 +41,97 @@ pub fn from_url(url: &str) -> Result<Box<dyn CacheBackend>> {
 /// The backend that the environment names.
 ///
 /// `CACHE_URL` wins over the rest and is read by [`from_url`]. Without it `CACHE_BACKEND` says which:
-/// `memory` (also `inmemory`), which is what nothing set means as well.
+///
+/// | `CACHE_BACKEND` | reads |
+/// |---|---|
+/// | unset, `memory` or `inmemory` | nothing more |
+/// | `redis` | `REDIS_HOST`, `REDIS_PORT`, `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_DATABASE`, `REDIS_POOL_SIZE` |
+///
+/// A variable that is empty counts as unset.
 ///
 /// # Errors
 /// [`Config`](crate::ErrorKind::Config), naming the variable.
 pub fn from_env() -> Result<Box<dyn CacheBackend>> {
-    let (url, variable) = env_url(|name| std::env::var_os(name))?;
-    from_url(&url).map_err(|error| error.in_variable(variable))
+    Environment::read(|name| std::env::var_os(name))?.backend()
 }
 
-/// The URL that the environment amounts to, and the variable that says so.
-pub(crate) fn env_url(var: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<(String, &'static str)> {
-    let var = |name: &'static str| match var(name).map(std::ffi::OsString::into_string) {
-        None => Ok(None),
-        Some(Ok(value)) if value.is_empty() => Ok(None),
-        Some(Ok(value)) => Ok(Some(value)),
-        Some(Err(_)) => Err(Error::config(format!("{name} is not UTF-8"))),
-    };
-    if let Some(url) = var("CACHE_URL")? {
-        return Ok((url, "CACHE_URL"));
-    }
-    match var("CACHE_BACKEND")?.as_deref() {
-        None | Some("memory" | "inmemory") => Ok(("memory://".to_owned(), "CACHE_BACKEND")),
-        Some(other) => {
-            Err(Error::config(format!("CACHE_BACKEND names `{other}`, which this build does not have"))
-                .with_hint(KNOWN))
+/// What the environment says, as far as it is asked.
+pub(crate) enum Environment {
+    /// A URL, and the variable that it comes from.
+    Url(String),
+    /// Nothing, or memory.
+    Memory,
+    /// The settings of a server.
+    #[cfg(feature = "redis")]
+    Redis(super::RedisConfig),
+}
+
+impl Environment {
+    pub(crate) fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let var = |name: &'static str| match var(name).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(value)) if value.is_empty() => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(_)) => Err(Error::config(format!("{name} is not UTF-8"))),
+        };
+        if let Some(url) = var("CACHE_URL")? {
+            return Ok(Self::Url(url));
+        }
+        match var("CACHE_BACKEND")?.as_deref() {
+            None | Some("memory" | "inmemory") => Ok(Self::Memory),
+            #[cfg(feature = "redis")]
+            Some("redis") => Ok(Self::Redis(redis_config(var)?)),
+            Some(other) => {
+                Err(Error::config(format!("CACHE_BACKEND names `{other}`, which this build does not have"))
+                    .with_hint(KNOWN))
+            }
         }
     }
+
+    /// The URL to read further settings from, and the variable that it comes from.
+    pub(crate) fn url(&self) -> Option<(&str, &'static str)> {
+        match self {
+            Self::Url(url) => Some((url, "CACHE_URL")),
+            Self::Memory => Some(("memory://", "CACHE_BACKEND")),
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => None,
+        }
+    }
+
+    pub(crate) fn backend(self) -> Result<Box<dyn CacheBackend>> {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(config) => {
+                Ok(Box::new(super::RedisBackend::new(config).map_err(|e| e.in_variable("REDIS_*"))?))
+            }
+            other => match other.url() {
+                Some((url, variable)) => from_url(url).map_err(|error| error.in_variable(variable)),
+                None => unreachable!("only a server's settings have no URL"),
+            },
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+fn redis_config(var: impl Fn(&'static str) -> Result<Option<String>>) -> Result<super::RedisConfig> {
+    fn number<N: std::str::FromStr>(name: &'static str, value: Option<String>, default: N) -> Result<N> {
+        match value {
+            None => Ok(default),
+            Some(value) => {
+                value.parse().map_err(|_| Error::config(format!("{name} is not a number that fits")))
+            }
+        }
+    }
+    let default = super::RedisConfig::default();
+    Ok(super::RedisConfig {
+        host: var("REDIS_HOST")?.unwrap_or(default.host),
+        port: number("REDIS_PORT", var("REDIS_PORT")?, default.port)?,
+        username: var("REDIS_USERNAME")?,
+        password: var("REDIS_PASSWORD")?,
+        database: number("REDIS_DATABASE", var("REDIS_DATABASE")?, default.database)?,
+        pool_size: number("REDIS_POOL_SIZE", var("REDIS_POOL_SIZE")?, default.pool_size)?,
+        ..default
+    })
 }
 
 pub(crate) fn from_parts(url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Result<Box<dyn CacheBackend>> {
@@ -87,35 +154,72 @@ pub(crate) fn from_parts(url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Resul
     }
 }
 
-#[cfg(feature = "inmemory")]
-const KNOWN: &str = "known here: memory";
-#[cfg(not(feature = "inmemory"))]
-const KNOWN: &str = "no backend is compiled in: enable the feature `inmemory`";
+const KNOWN: &str = match (cfg!(feature = "inmemory"), cfg!(feature = "redis")) {
+    (true, true) => "known here: memory, redis",
+    (true, false) => "known here: memory; redis with the feature `redis`",
+    (false, true) => "known here: redis; memory with the feature `inmemory`",
+    (false, false) => "no backend is compiled in: enable the feature `inmemory` or `redis`",
+};
 
 #[cfg(all(test, feature = "inmemory"))]
 mod tests {
     use super::*;
 
-    fn url_for(vars: &[(&str, &str)]) -> Result<String> {
-        let url =
-            env_url(|name| vars.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into()));
-        url.map(|(url, _)| url)
+    fn read(vars: &[(&str, &str)]) -> Result<Environment> {
+        Environment::read(|name| {
+            vars.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into())
+        })
+    }
+
+    fn url_for(vars: &[(&str, &str)]) -> String {
+        read(vars).ok().and_then(|read| read.url().map(|(url, _)| url.to_owned())).unwrap_or_default()
     }
 
     #[test]
     fn nothing_set_means_memory_and_cache_url_wins() {
-        assert_eq!(url_for(&[]).unwrap(), "memory://");
-        assert_eq!(url_for(&[("CACHE_BACKEND", "inmemory")]).unwrap(), "memory://");
+        assert_eq!(url_for(&[]), "memory://");
+        assert_eq!(url_for(&[("CACHE_BACKEND", "inmemory")]), "memory://");
         assert_eq!(
-            url_for(&[("CACHE_BACKEND", "nonsense"), ("CACHE_URL", "memory://?max_entries=5")]).unwrap(),
+            url_for(&[("CACHE_BACKEND", "nonsense"), ("CACHE_URL", "memory://?max_entries=5")]),
             "memory://?max_entries=5"
         );
     }
 
     #[test]
     fn an_unknown_backend_is_refused_by_the_name_of_the_variable() {
-        let error = url_for(&[("CACHE_BACKEND", "rocksdb")]).unwrap_err().to_string();
+        let Err(error) = read(&[("CACHE_BACKEND", "rocksdb")]) else { panic!("taken") };
+        let error = error.to_string();
         assert!(error.contains("CACHE_BACKEND") && error.contains("rocksdb"), "{error}");
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn redis_is_read_from_its_variables_and_a_bad_one_is_named() {
+        let all = [
+            ("CACHE_BACKEND", "redis"),
+            ("REDIS_HOST", "cache.example"),
+            ("REDIS_PORT", "7000"),
+            ("REDIS_USERNAME", "me"),
+            ("REDIS_PASSWORD", "p@ss%"),
+            ("REDIS_DATABASE", "3"),
+            ("REDIS_POOL_SIZE", "4"),
+        ];
+        let Ok(Environment::Redis(config)) = read(&all) else { panic!("not redis") };
+        assert_eq!(
+            (config.host.as_str(), config.port, config.database, config.pool_size),
+            ("cache.example", 7000, 3, 4)
+        );
+        assert_eq!((config.username.as_deref(), config.password.as_deref()), (Some("me"), Some("p@ss%")));
+        let Ok(Environment::Redis(config)) = read(&[("CACHE_BACKEND", "redis")]) else { panic!("not redis") };
+        assert_eq!(config, crate::backend::RedisConfig::default());
+        for (name, value) in [("REDIS_PORT", "70000"), ("REDIS_DATABASE", "-1"), ("REDIS_POOL_SIZE", "many")]
+        {
+            let Err(error) = read(&[("CACHE_BACKEND", "redis"), (name, value)]) else {
+                panic!("{name} was taken")
+            };
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert!(read(&[("CACHE_BACKEND", "redis"), ("REDIS_POOL_SIZE", "0")]).unwrap().backend().is_err());
     }
 
     #[test]

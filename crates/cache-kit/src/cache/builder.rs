@@ -122,7 +122,7 @@ impl CacheBuilder {
         builder.build_boxed(backend)
     }
 
-    fn build_boxed(self, backend: Box<dyn CacheBackend>) -> Result<Cache> {
+    pub(super) fn build_boxed(self, backend: Box<dyn CacheBackend>) -> Result<Cache> {
         if let Some(namespace) = &self.settings.namespace {
             check_namespace(namespace)?;
         }
