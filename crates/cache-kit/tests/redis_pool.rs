@@ -73,7 +73,11 @@ async fn connections_that_are_replaced_are_never_more_than_the_pool_holds() {
     let server = Arc::new(RedisServer::start());
     let backend = patient(server.port(), 2);
     let churn = async {
-        for _ in 0..50 {
+        for _ in 0..12 {
+            // Used again, and so open, before it is killed again.
+            while backend.get("key").await.is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             let calls = (0..50).map(|_| backend.get("key"));
             let killing = tokio::task::spawn_blocking({
                 let server = Arc::clone(&server);

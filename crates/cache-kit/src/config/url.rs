@@ -156,6 +156,9 @@ mod tests {
             "re dis://hunter2@h",
             "redis://u:hunter2@h#x",
             "redis://hunter2@h?a=%zz",
+            "memory://u:x?hunter2=%zz",
+            "redis://u:12?hunter=x@h",
+            "redis://u:1/hunter@h",
         ] {
             let text = match ServiceUrl::parse(url) {
                 Err(error) => format!("{error} {error:?}"),
