@@ -268,6 +268,10 @@ pub trait CacheBackend: Send + Sync + 'static {
 }
 
 /// Refuses a lifetime of zero, which one server takes for "gone at once" and another for "for ever".
+#[cfg_attr(
+    not(any(feature = "inmemory", feature = "redis")),
+    expect(dead_code, reason = "only backends of ours need it")
+)]
 pub(crate) fn check_ttl(ttl: Option<Duration>) -> Result<()> {
     if ttl == Some(Duration::ZERO) {
         return Err(Error::invalid("ttl is zero")

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 /// How durations look.
+#[cfg_attr(
+    not(any(feature = "inmemory", feature = "redis")),
+    expect(dead_code, reason = "only backends of ours need it")
+)]
 pub(crate) const DURATION: &str = "durations look like 250ms, 5m or 1h 30m";
 /// How sizes look.
 pub(crate) const SIZE: &str = "sizes look like 1000, 10k, 64mb or 64MiB";

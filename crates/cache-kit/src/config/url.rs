@@ -7,6 +7,10 @@ use std::fmt;
 use crate::error::{Error, Result};
 
 /// A URL in its parts. `Debug` prints neither user nor password.
+#[cfg_attr(
+    not(any(feature = "inmemory", feature = "redis")),
+    expect(dead_code, reason = "only backends of ours need it")
+)]
 pub(crate) struct ServiceUrl<'a> {
     pub(crate) scheme: &'a str,
     /// User and password as written, still percent-encoded.
