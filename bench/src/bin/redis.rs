@@ -21,12 +21,12 @@ const KEYS: usize = 2_000;
 type Read = Arc<dyn Fn(usize) -> Pin<Box<dyn Future<Output = usize> + Send>> + Send + Sync>;
 
 /// A client, read through one function.
-struct Client {
+struct Peer {
     name: String,
     read: Read,
 }
 
-impl Client {
+impl Peer {
     fn new<F, Fut>(name: impl Into<String>, read: F) -> Self
     where
         F: Fn(usize) -> Fut + Send + Sync + 'static,
@@ -52,7 +52,7 @@ fn cpu() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-async fn measure(client: &Client, tasks: usize, time: Duration, size: usize) -> Cell {
+async fn measure(client: &Peer, tasks: usize, time: Duration, size: usize) -> Cell {
     let (began, before) = (Instant::now(), cpu());
     let end = began + time;
     let handles: Vec<_> = (0..tasks)
@@ -84,12 +84,12 @@ fn key(n: usize) -> String {
     format!("key:{n}")
 }
 
-async fn clients(port: u16) -> Vec<Client> {
+async fn clients(port: u16) -> Vec<Peer> {
     let mut clients = Vec::new();
 
     let config = cache_kit::backend::RedisConfig { host: "127.0.0.1".into(), port, ..Default::default() };
     let own: Arc<dyn CacheBackend> = Arc::new(cache_kit::backend::RedisBackend::new(config).expect("a backend"));
-    clients.push(Client::new("cache-kit (dyn)", move |n| {
+    clients.push(Peer::new("cache-kit (dyn)", move |n| {
         let own = Arc::clone(&own);
         async move { own.get(&key(n)).await.expect("an answer").map_or(0, |value| value.len()) }
     }));
@@ -98,7 +98,7 @@ async fn clients(port: u16) -> Vec<Client> {
         use published::backend::{CacheBackend as _, RedisBackend, RedisConfig};
         let config = RedisConfig { host: "127.0.0.1".into(), port, pool_size, ..Default::default() };
         let backend = RedisBackend::new(config).await.expect("a backend");
-        clients.push(Client::new(format!("published, pool {pool_size}"), move |n| {
+        clients.push(Peer::new(format!("published, pool {pool_size}"), move |n| {
             let backend = backend.clone();
             async move { backend.get(&key(n)).await.expect("an answer").map_or(0, |value| value.len()) }
         }));
@@ -114,7 +114,7 @@ async fn clients(port: u16) -> Vec<Client> {
             open.push(client.get_multiplexed_async_connection().await.expect("a connection"));
         }
         let open = Arc::new(open);
-        clients.push(Client::new(format!("bare redis-rs x{connections}"), move |n| {
+        clients.push(Peer::new(format!("bare redis-rs x{connections}"), move |n| {
             let mut connection = open[n % open.len()].clone();
             async move {
                 let value: Vec<u8> = redis::cmd("GET").arg(key(n)).query_async(&mut connection).await.expect("an answer");
@@ -130,7 +130,7 @@ async fn clients(port: u16) -> Vec<Client> {
         builder.with_connection_config(|connection| connection.tcp.nodelay = Some(true));
         let client = builder.build().expect("a client");
         client.init().await.expect("a connection");
-        clients.push(Client::new("fred", move |n| {
+        clients.push(Peer::new("fred", move |n| {
             let client = client.clone();
             async move {
                 let value: Vec<u8> = client.get(key(n)).await.expect("an answer");

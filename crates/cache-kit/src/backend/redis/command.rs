@@ -244,11 +244,12 @@ impl From<Value> for RedisValue {
             Value::Boolean(truth) => Self::Bool(truth),
             Value::BulkString(bytes) => Self::Bytes(bytes.into()),
             Value::SimpleString(text) | Value::VerbatimString { text, .. } => Self::Bytes(text.into()),
-            Value::BigNumber(digits) => Self::Bytes(digits.into()),
             Value::Okay => Self::Bytes(Bytes::from_static(b"OK")),
             Value::Array(values) | Value::Set(values) | Value::Push { data: values, .. } => all(values),
             Value::Map(pairs) => all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()),
             Value::Attribute { data, .. } => Self::from(*data),
+            // Big numbers, whose type depends on a feature that others may switch on, are not in the protocol that
+            // our connections speak.
             _ => Self::Nil,
         }
     }
