@@ -153,6 +153,12 @@ async fn a_server_that_accepts_and_never_answers_is_an_error_in_time() {
     let error = backend.connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // The dials themselves are bounded, not only the wait for them.
+    let began = Instant::now();
+    while silent.connections() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(2), "a dial goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ const USER_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// A connection that many callers write into; their answers come back in order.
 pub(super) struct Conn {
     handle: MultiplexedConnection,
-    driver: AbortHandle,
+    driver: Driver,
     in_flight: AtomicUsize,
     silences: AtomicU32,
     closed: Arc<AtomicBool>,
@@ -81,13 +81,14 @@ impl Conn {
         let (mut handle, driver) = made.map_err(|error| greeting_failed(config, error))?;
         let closed = Arc::new(AtomicBool::new(false));
         let ended = Ended { closed: Arc::clone(&closed), _permit: permit };
-        // Owned by the connection, which aborts it when it is dropped.
         let driver = tokio::spawn(async move {
             // Dropped after the driver, which has the socket.
             let _ended = ended;
             driver.await;
         })
         .abort_handle();
+        // From here on whoever drops this ends the connection, be it the bound on the dial.
+        let driver = Driver(driver);
         // A greeting without credentials or a database may have asked nothing, so health is asked for.
         let mut greeting = Pipeline::with_capacity(2);
         greeting.cmd("PING");
@@ -101,10 +102,7 @@ impl Conn {
         };
         let may_run_scripts = match may_run_scripts {
             Ok(may) => may,
-            Err(error) => {
-                driver.abort();
-                return Err(greeting_failed(config, error));
-            }
+            Err(error) => return Err(greeting_failed(config, error)),
         };
         let (in_flight, silences) = (AtomicUsize::new(0), AtomicU32::new(0));
         Ok(Self { handle, driver, in_flight, silences, closed, may_run_scripts })
@@ -159,7 +157,7 @@ impl Conn {
     /// Ends the connection; what is in flight fails.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.driver.abort();
+        self.driver.0.abort();
     }
 
     fn count(&self) -> Count<'_> {
@@ -168,9 +166,13 @@ impl Conn {
     }
 }
 
-impl Drop for Conn {
+/// The task that drives a connection, and has its socket. Ends with its owner: left alone it would wait for an
+/// answer for ever.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        self.driver.abort();
+        self.0.abort();
     }
 }
 
