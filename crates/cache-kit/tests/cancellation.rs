@@ -6,24 +6,11 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
 
 use cache_kit::backend::InMemoryBackend;
 use cache_kit::{Cache, CacheExpander, Result};
-use common::{SourceDown, User, Users, bounded};
+use common::{SourceDown, User, Users, bounded, drop_after};
 use futures_util::future::join_all;
-
-/// Polls a future up to `polls` times, yielding in between, and drops it.
-async fn drop_after<F: Future>(future: F, polls: u32) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    for _ in 0..polls {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return Some(output);
-        }
-        tokio::task::yield_now().await;
-    }
-    None
-}
 
 /// The value that belongs to a key, and to no other.
 fn value_of(key: u64) -> String {

@@ -7,7 +7,6 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use cache_kit::backend::redis::RedisValue;
 use cache_kit::backend::{CacheBackend, RedisBackend, RedisConfig, SetEntry};
 use cache_kit::{Cache, ErrorKind, backend};
 use cache_kit_test_support::{Cut, Direction, Fault, FaultProxy, RedisServer};
-use common::bounded;
+use common::{bounded, drop_after};
 use futures_util::future::join_all;
 
 fn config(port: u16, pool_size: u32) -> RedisConfig {
@@ -90,18 +89,6 @@ async fn connections_that_are_replaced_are_never_more_than_the_pool_holds() {
     };
     let (most, ()) = watching(Arc::clone(&server), bounded(churn)).await;
     assert!((1..=2).contains(&most), "{most}");
-}
-
-/// Polls a future up to `polls` times, yielding in between, and drops it.
-async fn drop_after<F: Future>(future: F, polls: u32) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    for _ in 0..polls {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return Some(output);
-        }
-        tokio::task::yield_now().await;
-    }
-    None
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
