@@ -374,3 +374,15 @@ fn without_a_runtime_an_operation_is_an_error_and_not_a_panic() {
     assert!(error.to_string().contains("tokio runtime"), "{error}");
     assert!(backend.connect().now_or_never().unwrap().is_err());
 }
+
+#[tokio::test]
+async fn a_place_in_the_pool_that_becomes_free_is_used_at_once() {
+    let server = RedisServer::start();
+    let backend = patient(server.port(), 1);
+    backend.set("k", Bytes::from("v"), None).await.unwrap();
+    // Its socket is closed by another task, which has not run yet when the next operation wants to dial.
+    backend.distrust();
+    let began = std::time::Instant::now();
+    assert_eq!(backend.get("k").await.unwrap().unwrap(), "v");
+    assert!(began.elapsed() < Duration::from_secs(5), "waited for its deadline: {:?}", began.elapsed());
+}

@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::NAME;
@@ -33,20 +34,29 @@ pub(super) struct Conn {
 
 /// The right to hold one socket. Given back when the socket is closed, not when somebody decides to close it, so
 /// that the server never sees more of them than there are rights.
-pub(super) struct Permit(Arc<AtomicUsize>);
+pub(super) struct Permit(Arc<Sockets>);
+
+/// The sockets that are open, being opened or being closed.
+#[derive(Default)]
+pub(super) struct Sockets {
+    taken: AtomicUsize,
+    /// Wakes who waits for a connection: one was made, or failed to be, or there is room for one more.
+    pub(super) changed: Notify,
+}
 
 impl Permit {
     /// One of so many, unless all are taken.
-    pub(super) fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+    pub(super) fn take(sockets: &Arc<Sockets>, most: usize) -> Option<Self> {
         let one_more = |taken| (taken < most).then_some(taken + 1);
-        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        Some(Self(Arc::clone(taken)))
+        sockets.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        Some(Self(Arc::clone(sockets)))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
     }
 }
 

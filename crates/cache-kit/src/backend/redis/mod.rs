@@ -218,12 +218,7 @@ impl Shared {
             if let [_, Value::ServerError(error)] = pair {
                 return Err(convert(operation, error.clone().into()));
             }
-            let is_lease = match &pair[0] {
-                Value::BulkString(head) => {
-                    head.len() == stub::STUB_LEN && head.starts_with(&stub::STUB_MARK) && head.ends_with(b"0")
-                }
-                _ => false,
-            };
+            let is_lease = matches!(&pair[0], Value::BulkString(head) if stub::is_bare(head));
             removed += u64::from(pair[1] == Value::Int(1) && !is_lease);
         }
         Ok(removed)
@@ -300,12 +295,7 @@ impl CacheBackend for RedisBackend {
         let answers = self.shared.pool.send_all("exists", &pipeline, 0, 2).await?;
         let answers = answers.map_err(|error| convert("exists", error))?;
         match &answers[..] {
-            [Value::Int(1), Value::BulkString(head)] => {
-                let is_lease = head.len() == stub::STUB_LEN
-                    && head.starts_with(&stub::STUB_MARK)
-                    && head.ends_with(b"0");
-                Ok(!is_lease)
-            }
+            [Value::Int(1), Value::BulkString(head)] => Ok(!stub::is_bare(head)),
             [Value::Int(_), Value::ServerError(error)] if error.code() == "WRONGTYPE" => Ok(false),
             [Value::Int(_), Value::BulkString(_)] => Ok(false),
             [Value::ServerError(error), _] | [_, Value::ServerError(error)] => {

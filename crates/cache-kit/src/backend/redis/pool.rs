@@ -4,20 +4,18 @@
 //! open have a long queue, never more than the pool's size. Connections belong to the pool: a caller that goes
 //! away takes none with it, nor the dial that it asked for.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::NAME;
 use super::breaker::{Breaker, Verdict};
 use super::config::RedisBuilder;
-use super::conn::{Conn, Permit};
+use super::conn::{Conn, Permit, Sockets};
 use super::error::{Blame, blame, convert, is_out_of_service};
 use super::fence::Mode;
 use crate::clock::Clock;
@@ -34,14 +32,12 @@ const MAX_DIALS: usize = 2;
 pub(super) struct Pool {
     settings: RedisBuilder,
     open: ArcSwap<Vec<Arc<Conn>>>,
-    /// Sockets that are open, being opened or being closed.
-    sockets: Arc<AtomicUsize>,
+    sockets: Arc<Sockets>,
     /// Taken to change `open`.
     changing: Mutex<()>,
     breaker: Breaker,
     mode: Mode,
     dials: Mutex<Dials>,
-    dialed: Notify,
     /// When all connections were last dropped because an answer was somebody else's.
     distrusted: Mutex<Option<Instant>>,
 }
@@ -64,7 +60,6 @@ impl Pool {
             breaker: Breaker::new(Clock::system()),
             mode: Mode::default(),
             dials: Mutex::default(),
-            dialed: Notify::new(),
             distrusted: Mutex::new(None),
         }
     }
@@ -176,7 +171,7 @@ impl Pool {
         if let Some(conn) = self.shortest_queue() {
             return Ok(conn);
         }
-        match timeout_at(deadline, self.first_connection()).await {
+        match timeout_at(deadline, self.wait_for(|| self.shortest_queue())).await {
             Ok(conn) => conn.map_err(|error| error.with_operation(operation)),
             Err(_) => {
                 self.breaker.failed();
@@ -217,13 +212,14 @@ impl Pool {
         Some(Arc::clone(best))
     }
 
-    /// Waits for a connection where there is none, dialing unless somebody does already.
-    async fn first_connection(self: &Arc<Self>) -> Result<Arc<Conn>> {
+    /// Waits until `ready` has a connection, dialing unless somebody does already; the error of a dial that fails
+    /// meanwhile ends the wait.
+    async fn wait_for(self: &Arc<Self>, ready: impl Fn() -> Option<Arc<Conn>>) -> Result<Arc<Conn>> {
         let before = self.lock_dials().failed;
         loop {
-            let mut dialed = std::pin::pin!(self.dialed.notified());
-            dialed.as_mut().enable();
-            if let Some(conn) = self.shortest_queue() {
+            let mut changed = std::pin::pin!(self.sockets.changed.notified());
+            changed.as_mut().enable();
+            if let Some(conn) = ready() {
                 return Ok(conn);
             }
             {
@@ -233,7 +229,7 @@ impl Pool {
                 }
             }
             self.dial();
-            dialed.await;
+            changed.await;
         }
     }
 
@@ -295,30 +291,10 @@ impl Pool {
     /// Connects once more, outside of the breaker, and tells what is wrong.
     pub(super) async fn verify(self: &Arc<Self>) -> Result<()> {
         self.deadline("connect")?;
-        if self.shortest_queue().is_some() && !self.breaker.is_open() {
-            return Ok(());
-        }
-        let before = self.lock_dials().failed;
         let bound = self.settings.config.connection_timeout + Duration::from_millis(100);
-        let waiting = async {
-            loop {
-                let mut dialed = std::pin::pin!(self.dialed.notified());
-                dialed.as_mut().enable();
-                if !self.breaker.is_open() && self.shortest_queue().is_some() {
-                    return Ok(());
-                }
-                {
-                    let dials = self.lock_dials();
-                    if let Some(error) = dials.last_error.clone().filter(|_| dials.failed != before) {
-                        return Err(error);
-                    }
-                }
-                self.dial();
-                dialed.await;
-            }
-        };
-        match timeout(bound, waiting).await {
-            Ok(result) => result,
+        let closed = || (!self.breaker.is_open()).then(|| self.shortest_queue()).flatten();
+        match timeout(bound, self.wait_for(closed)).await {
+            Ok(result) => result.map(|_| ()),
             Err(_) => Err(Error::new(ErrorKind::Timeout, "no connection within connection_timeout")
                 .with_backend(NAME)
                 .with_operation("connect")),
@@ -382,6 +358,6 @@ impl Drop for Dialing {
                 dials.last_error = Some(error);
             }
         }
-        self.pool.dialed.notify_waiters();
+        self.pool.sockets.changed.notify_waiters();
     }
 }

@@ -73,6 +73,11 @@ pub(super) fn parse(stored: Bytes) -> Held {
     Held::Value(stored)
 }
 
+/// Whether the first [`STUB_LEN`] bytes under a key are those of a lease that keeps no value.
+pub(super) fn is_bare(head: &[u8]) -> bool {
+    head.len() == STUB_LEN && head.starts_with(&STUB_MARK) && head.ends_with(b"0")
+}
+
 /// How a value is stored.
 pub(super) fn escape(value: Bytes) -> Bytes {
     if value.starts_with(&COMMON) {
