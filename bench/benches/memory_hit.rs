@@ -27,7 +27,10 @@ impl Next {
 
 fn hits<T>(criterion: &mut Criterion, name: &str, make: fn(u64) -> T)
 where
-    T: cache_kit::CacheEntity<Key = String> + published::CacheEntity<Key = String> + PartialEq + std::fmt::Debug,
+    T: cache_kit::CacheEntity<Key = String>
+        + published::CacheEntity<Key = String>
+        + PartialEq
+        + std::fmt::Debug,
 {
     let runtime = Runtime::new().expect("a runtime");
     let ids: Vec<String> = (0..KEYS).map(|n| n.to_string()).collect();
@@ -42,11 +45,17 @@ where
     group.finish();
 }
 
-fn through_published<T>(group: &mut BenchmarkGroup<'_, WallTime>, runtime: &Runtime, ids: &[String], make: fn(u64) -> T)
-where
+fn through_published<T>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    runtime: &Runtime,
+    ids: &[String],
+    make: fn(u64) -> T,
+) where
     T: cache_kit::CacheEntity<Key = String> + published::CacheEntity<Key = String>,
 {
-    use published::{CacheExpander, backend::InMemoryBackend, feed::GenericFeeder, repository::InMemoryRepository};
+    use published::{
+        CacheExpander, backend::InMemoryBackend, feed::GenericFeeder, repository::InMemoryRepository,
+    };
     let expander = CacheExpander::new(InMemoryBackend::new());
     let mut repository = InMemoryRepository::new();
     for (n, id) in (0..).zip(ids) {
@@ -63,8 +72,12 @@ where
     });
 }
 
-fn through_expander<T>(group: &mut BenchmarkGroup<'_, WallTime>, runtime: &Runtime, ids: &[String], make: fn(u64) -> T)
-where
+fn through_expander<T>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    runtime: &Runtime,
+    ids: &[String],
+    make: fn(u64) -> T,
+) where
     T: cache_kit::CacheEntity<Key = String>,
 {
     let expander = CacheExpander::new(cache_kit::backend::InMemoryBackend::new());
@@ -91,8 +104,12 @@ where
     assert!(expander.stats().loads <= KEYS, "what was measured were not hits");
 }
 
-fn through_cache<T>(group: &mut BenchmarkGroup<'_, WallTime>, runtime: &Runtime, keys: &[String], make: fn(u64) -> T)
-where
+fn through_cache<T>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    runtime: &Runtime,
+    keys: &[String],
+    make: fn(u64) -> T,
+) where
     T: cache_kit::CacheValue,
 {
     let cache = Cache::new(cache_kit::backend::InMemoryBackend::new());

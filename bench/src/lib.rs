@@ -1,4 +1,6 @@
-//! The values that all benchmarks use, as entities of this crate and of the published one.
+//! What the benchmarks share: the values that they use, and the harness of those with a network.
+
+pub mod network;
 
 use serde::{Deserialize, Serialize};
 

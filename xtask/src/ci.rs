@@ -103,7 +103,7 @@ fn bench(steps: &mut Steps) -> Result<(), String> {
     if !root().join("bench/Cargo.toml").is_file() {
         return Ok(());
     }
-    let mut check = cargo(["check", "--manifest-path", "bench/Cargo.toml", "--benches", "--locked"]);
+    let mut check = cargo(["check", "--manifest-path", "bench/Cargo.toml", "--all-targets", "--locked"]);
     steps.command("bench", check.env("CARGO_TARGET_DIR", root().join("target/bench")))
 }
 

@@ -79,6 +79,8 @@ fn main() {
                 }
             }
         }
-        other => panic!("no door named `{other}`: cache.get, cache.get_or_load, expander.get, expander.with, published"),
+        other => panic!(
+            "no door named `{other}`: cache.get, cache.get_or_load, expander.get, expander.with, published"
+        ),
     }
 }

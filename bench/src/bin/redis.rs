@@ -1,139 +1,180 @@
 //! Reads from a Redis server on loopback, beside the peers, in one run.
 //!
-//! `cargo run --release --manifest-path bench/Cargo.toml --bin redis -- [seconds per cell] [rounds]`
+//! `cargo run --release --manifest-path bench/Cargo.toml --bin redis -- [seconds] [rounds] [title] [tasks]`
 //!
 //! A closed loop: so many tasks, each reading one random key of 2,000 and the next when the answer is there; every
 //! answer is checked for its length. The clients take turns within each round; the figures are medians over the
-//! rounds. Only the ratios travel. CPU is that of this process, user and system.
+//! rounds. Only the ratios travel. CPU is that of this process. `bench/results` keeps what runs have printed.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cache_kit::backend::CacheBackend;
+use cache_kit::backend::{CacheBackend, RedisBackend, RedisConfig};
+use cache_kit_bench::network::{Cell, KEYS, Peer, Plan, cpu, key};
 use cache_kit_test_support::{Direction, Fault, FaultProxy, RedisServer};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{Mutex, Semaphore};
 
-const KEYS: usize = 2_000;
+/// Keys in one multi-get.
+const MANY: usize = 100;
 
-type Read = Arc<dyn Fn(usize) -> Pin<Box<dyn Future<Output = usize> + Send>> + Send + Sync>;
-
-/// A client, read through one function.
-struct Peer {
-    name: String,
-    read: Read,
+fn own(port: u16) -> Arc<dyn CacheBackend> {
+    let config = RedisConfig { host: "127.0.0.1".into(), port, ..Default::default() };
+    Arc::new(RedisBackend::new(config).expect("a backend"))
 }
 
-impl Peer {
-    fn new<F, Fut>(name: impl Into<String>, read: F) -> Self
-    where
-        F: Fn(usize) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = usize> + Send + 'static,
-    {
-        Self { name: name.into(), read: Arc::new(move |key| Box::pin(read(key))) }
+async fn published(port: u16, pool_size: u32) -> published::backend::RedisBackend {
+    let config =
+        published::backend::RedisConfig { host: "127.0.0.1".into(), port, pool_size, ..Default::default() };
+    published::backend::RedisBackend::new(config).await.expect("a backend")
+}
+
+/// A connection of the library that the backend is built on; `best` with all that makes it faster.
+async fn bare(port: u16, best: bool) -> MultiplexedConnection {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("a client");
+    let info = client.get_connection_info().clone();
+    let info = info.set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true));
+    let client = redis::Client::open(info).expect("a client");
+    let config = match best {
+        true => AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(4_096),
+        false => AsyncConnectionConfig::new(),
+    };
+    client.get_multiplexed_async_connection_with_config(&config).await.expect("a connection")
+}
+
+const BARE: [(&str, usize, bool); 4] = [
+    ("redis-rs x1", 1, false),
+    ("redis-rs x1, tuned", 1, true),
+    ("redis-rs x2, tuned", 2, true),
+    ("redis-rs x4, tuned", 4, true),
+];
+
+async fn bare_connections(port: u16, count: usize, best: bool) -> Arc<Vec<MultiplexedConnection>> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        open.push(bare(port, best).await);
     }
+    Arc::new(open)
 }
 
-/// What a client did in one cell.
-#[derive(Clone, Copy, Default)]
-struct Cell {
-    per_second: f64,
-    p50: f64,
-    p99: f64,
-    cpu: f64,
+async fn fred_client(port: u16) -> fred::clients::Client {
+    use fred::prelude::*;
+    let config = Config::from_url(&format!("redis://127.0.0.1:{port}")).expect("a configuration");
+    let mut builder = Builder::from_config(config);
+    builder.with_connection_config(|connection| connection.tcp.nodelay = Some(true));
+    let client = builder.build().expect("a client");
+    client.init().await.expect("a connection");
+    client
 }
 
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    let ticks: u64 = fields.get(11..13).map_or(0, |times| times.iter().filter_map(|t| t.parse::<u64>().ok()).sum());
-    Duration::from_millis(ticks * 10)
-}
-
-async fn measure(client: &Peer, tasks: usize, time: Duration, size: usize) -> Cell {
-    let (began, before) = (Instant::now(), cpu());
-    let end = began + time;
-    let handles: Vec<_> = (0..tasks)
-        .map(|task| {
-            let read = Arc::clone(&client.read);
-            tokio::spawn(async move {
-                let (mut random, mut took) = (fastrand::Rng::with_seed(task as u64), Vec::new());
-                while Instant::now() < end {
-                    let start = Instant::now();
-                    assert_eq!(read(random.usize(..KEYS)).await, size, "a wrong value");
-                    took.push(start.elapsed().as_nanos() as u32);
-                }
-                took
-            })
-        })
-        .collect();
-    let mut took = Vec::new();
-    for handle in handles {
-        took.extend(handle.await.expect("a reader ends"));
-    }
-    let (wall, cpu) = (began.elapsed().as_secs_f64(), (cpu() - before).as_secs_f64());
-    took.sort_unstable();
-    let at = |share: f64| f64::from(took[((took.len() - 1) as f64 * share) as usize]) / 1e3;
-    let count = took.len() as f64;
-    Cell { per_second: count / wall, p50: at(0.5), p99: at(0.99), cpu: cpu / count * 1e6 }
-}
-
-fn key(n: usize) -> String {
-    format!("key:{n}")
-}
-
-async fn clients(port: u16) -> Vec<Peer> {
+/// Readers of one key.
+async fn readers(port: u16) -> Vec<Peer> {
     let mut clients = Vec::new();
-
-    let config = cache_kit::backend::RedisConfig { host: "127.0.0.1".into(), port, ..Default::default() };
-    let own: Arc<dyn CacheBackend> = Arc::new(cache_kit::backend::RedisBackend::new(config).expect("a backend"));
+    let own = own(port);
     clients.push(Peer::new("cache-kit (dyn)", move |n| {
         let own = Arc::clone(&own);
         async move { own.get(&key(n)).await.expect("an answer").map_or(0, |value| value.len()) }
     }));
-
     for pool_size in [10, 16, 64] {
-        use published::backend::{CacheBackend as _, RedisBackend, RedisConfig};
-        let config = RedisConfig { host: "127.0.0.1".into(), port, pool_size, ..Default::default() };
-        let backend = RedisBackend::new(config).await.expect("a backend");
+        use published::backend::CacheBackend as _;
+        let backend = published(port, pool_size).await;
         clients.push(Peer::new(format!("published, pool {pool_size}"), move |n| {
             let backend = backend.clone();
             async move { backend.get(&key(n)).await.expect("an answer").map_or(0, |value| value.len()) }
         }));
     }
-
-    for connections in [1, 2] {
-        let mut open = Vec::new();
-        for _ in 0..connections {
-            let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("a client");
-            let info = client.get_connection_info().clone();
-            let info = info.set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true));
-            let client = redis::Client::open(info).expect("a client");
-            open.push(client.get_multiplexed_async_connection().await.expect("a connection"));
-        }
-        let open = Arc::new(open);
-        clients.push(Peer::new(format!("bare redis-rs x{connections}"), move |n| {
+    for (name, count, best) in BARE {
+        let open = bare_connections(port, count, best).await;
+        clients.push(Peer::new(name, move |n| {
             let mut connection = open[n % open.len()].clone();
             async move {
-                let value: Vec<u8> = redis::cmd("GET").arg(key(n)).query_async(&mut connection).await.expect("an answer");
+                let value: Vec<u8> =
+                    redis::cmd("GET").arg(key(n)).query_async(&mut connection).await.expect("an answer");
                 value.len()
             }
         }));
     }
-
-    {
+    let client = fred_client(port).await;
+    clients.push(Peer::new("fred", move |n| {
         use fred::prelude::*;
-        let config = Config::from_url(&format!("redis://127.0.0.1:{port}")).expect("a configuration");
-        let mut builder = Builder::from_config(config);
-        builder.with_connection_config(|connection| connection.tcp.nodelay = Some(true));
-        let client = builder.build().expect("a client");
-        client.init().await.expect("a connection");
-        clients.push(Peer::new("fred", move |n| {
-            let client = client.clone();
+        let client = client.clone();
+        async move {
+            let value: Vec<u8> = client.get(key(n)).await.expect("an answer");
+            value.len()
+        }
+    }));
+    clients
+}
+
+/// Readers of a hundred keys at once.
+async fn many_readers(port: u16) -> Vec<Peer> {
+    let keys = |n: usize| (0..MANY).map(|i| key((n + i * 7) % KEYS)).collect::<Vec<String>>();
+    let total = |values: Vec<Option<Vec<u8>>>| values.iter().flatten().map(Vec::len).sum::<usize>();
+    let mut clients = Vec::new();
+    let own = own(port);
+    clients.push(Peer::new("cache-kit (dyn)", move |n| {
+        let own = Arc::clone(&own);
+        async move {
+            let keys = keys(n);
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            own.mget(&keys).await.expect("an answer").iter().flatten().map(|value| value.len()).sum()
+        }
+    }));
+    for pool_size in [10, 16, 64] {
+        use published::backend::CacheBackend as _;
+        let backend = published(port, pool_size).await;
+        clients.push(Peer::new(format!("published, pool {pool_size}"), move |n| {
+            let backend = backend.clone();
             async move {
-                let value: Vec<u8> = client.get(key(n)).await.expect("an answer");
+                let keys = keys(n);
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                total(backend.mget(&keys).await.expect("an answer"))
+            }
+        }));
+    }
+    for (name, count, best) in BARE {
+        let open = bare_connections(port, count, best).await;
+        clients.push(Peer::new(name, move |n| {
+            let mut connection = open[n % open.len()].clone();
+            async move {
+                total(redis::cmd("MGET").arg(keys(n)).query_async(&mut connection).await.expect("an answer"))
+            }
+        }));
+    }
+    let client = fred_client(port).await;
+    clients.push(Peer::new("fred", move |n| {
+        use fred::prelude::*;
+        let client = client.clone();
+        async move { total(client.mget(keys(n)).await.expect("an answer")) }
+    }));
+    clients
+}
+
+/// Exclusive connections, as a pool hands them out: one caller at a time on each, who waits for its answer.
+async fn exclusive(port: u16) -> Vec<Peer> {
+    let mut clients = Vec::new();
+    let own = own(port);
+    clients.push(Peer::new("cache-kit (dyn)", move |n| {
+        let own = Arc::clone(&own);
+        async move { own.get(&key(n)).await.expect("an answer").map_or(0, |value| value.len()) }
+    }));
+    for size in [10, 16] {
+        let mut idle = Vec::new();
+        for _ in 0..size {
+            idle.push(bare(port, true).await);
+        }
+        let pool = Arc::new((Semaphore::new(size), Mutex::new(idle)));
+        clients.push(Peer::new(format!("{size} exclusive connections"), move |n| {
+            let pool = Arc::clone(&pool);
+            async move {
+                let _permit = pool.0.acquire().await.expect("the pool is open");
+                let mut connection = pool.1.lock().await.pop().expect("one for each permit");
+                let value: Vec<u8> =
+                    redis::cmd("GET").arg(key(n)).query_async(&mut connection).await.expect("an answer");
+                pool.1.lock().await.push(connection);
                 value.len()
             }
         }));
@@ -142,75 +183,83 @@ async fn clients(port: u16) -> Vec<Peer> {
 }
 
 /// A socket that sends so many requests, reads as many answers, and counts: what the wire and the server allow.
-async fn bare_socket(port: u16, in_flight: usize, time: Duration, size: usize) -> Cell {
+async fn bare_socket(port: u16, in_flight: usize, many: bool, time: Duration, size: usize) -> Cell {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
     socket.set_nodelay(true).expect("no delay");
     let mut request = Vec::new();
     for n in 0..in_flight {
-        let key = key(n * 7 % KEYS);
-        request.extend_from_slice(format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()).as_bytes());
+        let keys: Vec<String> = match many {
+            true => (0..MANY).map(|i| key((n + i * 7) % KEYS)).collect(),
+            false => vec![key(n * 7 % KEYS)],
+        };
+        let (name, count) = if many { ("MGET", keys.len() + 1) } else { ("GET", 2) };
+        request.extend_from_slice(format!("*{count}\r\n${}\r\n{name}\r\n", name.len()).as_bytes());
+        for key in keys {
+            request.extend_from_slice(format!("${}\r\n{key}\r\n", key.len()).as_bytes());
+        }
     }
-    let answer = format!("${size}\r\n").len() + size + 2;
+    let answer = match many {
+        true => {
+            format!("*{MANY}\r\n").len() + MANY * (format!("${}\r\n", size / MANY).len() + size / MANY + 2)
+        }
+        false => format!("${size}\r\n").len() + size + 2,
+    };
     let mut answers = vec![0; answer * in_flight];
-    let (began, before, mut count) = (Instant::now(), cpu(), 0_u64);
+    let (began, before, mut count, mut took) = (Instant::now(), cpu(), 0_u64, Vec::new());
     while began.elapsed() < time {
-        socket.write_all(&request).await.expect("written");
-        socket.read_exact(&mut answers).await.expect("answered");
+        let start = Instant::now();
+        let (mut from, mut to) = socket.split();
+        // Side by side: with enough in flight, both buffers fill.
+        let (written, read) = tokio::join!(to.write_all(&request), from.read_exact(&mut answers));
+        written.expect("written");
+        read.expect("answered");
+        took.push(start.elapsed().as_secs_f64() * 1e6);
         count += in_flight as u64;
     }
     let (wall, cpu) = (began.elapsed().as_secs_f64(), (cpu() - before).as_secs_f64());
-    Cell { per_second: count as f64 / wall, p50: 0.0, p99: 0.0, cpu: cpu / count as f64 * 1e6 }
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    Cell { per_second: count as f64 / wall, p50: at(0.5), p99: at(0.99), cpu: cpu / count as f64 * 1e6 }
 }
 
-fn median(mut cells: Vec<Cell>) -> Cell {
-    cells.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
-    cells[cells.len() / 2]
-}
-
-async fn table(what: &str, server: &RedisServer, port: u16, size: usize, time: Duration, rounds: usize) {
-    let config = cache_kit::backend::RedisConfig { host: "127.0.0.1".into(), port: server.port(), ..Default::default() };
-    let setup = cache_kit::backend::RedisBackend::new(config).expect("a backend");
+async fn store(server: &RedisServer, size: usize) {
+    let setup = own(server.port());
     for n in 0..KEYS {
         setup.set(&key(n), vec![b'v'; size].into(), None).await.expect("stored");
-    }
-    let clients = clients(port).await;
-    for tasks in [1, 16, 64, 256, 1024] {
-        let mut cells = vec![Vec::new(); clients.len()];
-        let mut limit = Vec::new();
-        for _ in 0..rounds {
-            for (client, cells) in clients.iter().zip(&mut cells) {
-                cells.push(measure(client, tasks, time, size).await);
-            }
-            limit.push(bare_socket(port, tasks, time, size).await);
-        }
-        println!("\n{what}, {tasks} tasks");
-        println!("  {:<22}{:>12}{:>12}{:>12}{:>12}{:>10}", "", "ops/s", "p50 us", "p99 us", "cpu us/op", "of ours");
-        let ours = median(cells[0].clone()).per_second;
-        let rows = clients.iter().map(|client| client.name.as_str()).zip(cells).chain([("bare socket", limit)]);
-        for (name, cells) in rows {
-            let cell = median(cells);
-            println!(
-                "  {name:<22}{:>12.0}{:>12.1}{:>12.1}{:>12.2}{:>10.2}",
-                cell.per_second,
-                cell.p50,
-                cell.p99,
-                cell.cpu,
-                cell.per_second / ours
-            );
-        }
     }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let mut args = std::env::args().skip(1).map(|arg| arg.parse::<f64>().expect("a number"));
-    let time = Duration::from_secs_f64(args.next().unwrap_or(0.5));
-    let rounds = args.next().unwrap_or(3.0) as usize;
+    let plan = Plan::from_args();
     let server = RedisServer::start();
-    table("GET of 100 B", &server, server.port(), 100, time, rounds).await;
-    table("GET of 1 kB", &server, server.port(), 1_000, time, rounds).await;
     let proxy = FaultProxy::start(server.addr());
+    // About half a millisecond there and back, with what the proxy takes itself.
     proxy.set(Direction::ToServer, Fault::Delay(Duration::from_micros(220)));
     proxy.set(Direction::ToClient, Fault::Delay(Duration::from_micros(220)));
-    table("GET of 100 B, half a millisecond away", &server, proxy.port(), 100, time, rounds).await;
+    println!(
+        "{}",
+        server.command("INFO server").lines().find(|line| line.contains("redis_version")).unwrap_or("")
+    );
+    let ports = [("", server.port()), (", half a millisecond away", proxy.port())];
+    for (size, name) in [(100, "100 B"), (1_000, "1 kB"), (10_000, "10 kB")] {
+        store(&server, size).await;
+        for (away, port) in ports {
+            let title = format!("GET of {name}{away}");
+            if plan.wants(&title) {
+                let limit = |tasks, time| bare_socket(port, tasks, false, time, size);
+                plan.table(&title, &readers(port).await, size, Some(limit)).await;
+            }
+            let title = format!("MGET of {MANY} times {name}{away}");
+            if size == 100 && plan.wants(&title) {
+                let limit = |tasks, time| bare_socket(port, tasks, true, time, size * MANY);
+                plan.table(&title, &many_readers(port).await, size * MANY, Some(limit)).await;
+            }
+            let title = format!("GET of {name} over exclusive connections{away}");
+            if size == 1_000 && plan.wants(&title) {
+                let none = None::<fn(usize, Duration) -> std::future::Ready<Cell>>;
+                plan.table(&title, &exclusive(port).await, size, none).await;
+            }
+        }
+    }
 }

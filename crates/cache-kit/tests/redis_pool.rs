@@ -273,6 +273,93 @@ async fn a_connection_whose_answers_are_out_of_step_is_dropped() {
     join_all(readers).await.into_iter().for_each(|reader| reader.unwrap());
 }
 
+/// How often the server has run a command.
+fn calls(server: &RedisServer, command: &str) -> u64 {
+    let stats = server.command("INFO commandstats");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_at_the_same_time_go_together_and_each_gets_its_own_value() {
+    let server = RedisServer::start();
+    let backend = patient(server.port(), 1);
+    for key in (0..200).filter(|key| key % 3 != 0) {
+        backend.set(&format!("key:{key}"), Bytes::from(format!("value of {key}")), None).await.unwrap();
+    }
+    server.command("LPUSH key:0 element");
+    let before = calls(&server, "get") + calls(&server, "mget");
+    let reads = (0..2_000).map(|n| {
+        let backend = backend.clone();
+        tokio::spawn(async move {
+            let key = n % 200;
+            let expected = (key % 3 != 0).then(|| Bytes::from(format!("value of {key}")));
+            assert_eq!(backend.get(&format!("key:{key}")).await.unwrap(), expected, "key:{key}");
+        })
+    });
+    join_all(reads).await.into_iter().for_each(|read| read.unwrap());
+    let commands = calls(&server, "get") + calls(&server, "mget") - before;
+    println!("2000 reads took {commands} commands");
+    assert!(commands < 1_000, "{commands}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_read_one_key_still_reads_the_others_at_the_same_time() {
+    let server = RedisServer::start();
+    server.command("MSET open:1 value shut:1 value");
+    assert_eq!(server.command("ACL SETUSER narrow on >pw ~open:* +get +mget +ping +client"), "OK");
+    assert_eq!(server.command("ACL SETUSER single on >pw ~* +get +ping +client"), "OK");
+    for (user, shut) in [("narrow", true), ("single", false)] {
+        let config = RedisConfig {
+            username: Some(user.into()),
+            password: Some("pw".into()),
+            ..config(server.port(), 1)
+        };
+        let backend = RedisBackend::new(config).unwrap();
+        for _ in 0..20 {
+            let reads = (0..50).map(|n| {
+                let backend = backend.clone();
+                tokio::spawn(async move {
+                    if n % 5 != 0 {
+                        assert_eq!(backend.get("open:1").await.unwrap().unwrap(), "value");
+                    } else if shut {
+                        let error = backend.get("shut:1").await.unwrap_err();
+                        assert_eq!(error.kind(), ErrorKind::Permission);
+                    }
+                })
+            });
+            join_all(reads).await.into_iter().for_each(|read| read.unwrap());
+        }
+    }
+}
+
+#[test]
+fn reads_are_not_lost_with_the_runtime_that_was_to_send_them() {
+    let server = RedisServer::start();
+    let backend = patient(server.port(), 1);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Has the connection, and goes on.
+    let driver = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    driver.block_on(backend.set("key", Bytes::from("value"), None)).unwrap();
+    let busy: Vec<_> = (0..8)
+        .map(|_| {
+            let backend = backend.clone();
+            driver.spawn(async move {
+                for _ in 0..2_000 {
+                    assert_eq!(backend.get("key").await.unwrap().unwrap(), "value");
+                }
+            })
+        })
+        .collect();
+    while busy.iter().any(|task| !task.is_finished()) {
+        // Its first poll joins a batch, or starts one that this runtime never sends.
+        let lost = runtime();
+        lost.block_on(async { drop_after(backend.get("key"), 1).await });
+        drop(lost);
+    }
+    driver.block_on(bounded(join_all(busy))).into_iter().for_each(|task| task.unwrap());
+}
+
 #[tokio::test]
 async fn the_rest_of_redis_is_reachable_over_the_same_connections_and_under_the_same_prefix() {
     let server = RedisServer::start();

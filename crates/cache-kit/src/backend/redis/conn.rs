@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::NAME;
+use super::coalesce::Batch;
 use super::config::RedisConfig;
 use super::error::{convert, is_no_permission};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,6 +31,7 @@ pub(super) struct Conn {
     silences: AtomicU32,
     closed: Arc<AtomicBool>,
     may_run_scripts: bool,
+    batch: Batch,
 }
 
 /// The right to hold one socket. Given back when the socket is closed, not when somebody decides to close it, so
@@ -115,7 +117,8 @@ impl Conn {
             Err(error) => return Err(greeting_failed(config, error)),
         };
         let (in_flight, silences) = (AtomicUsize::new(0), AtomicU32::new(0));
-        Ok(Self { handle, driver, in_flight, silences, closed, may_run_scripts })
+        let batch = Batch::default();
+        Ok(Self { handle, driver, in_flight, silences, closed, may_run_scripts, batch })
     }
 
     /// Whether the user may run scripts, as the server said when it was asked.
@@ -123,8 +126,18 @@ impl Conn {
         self.may_run_scripts
     }
 
+    /// The reads that have not left yet.
+    pub(super) fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let _count = self.count();
+        self.send_for(command, 1).await
+    }
+
+    /// Sends a command on behalf of so many callers.
+    pub(super) async fn send_for(&self, command: &Cmd, callers: usize) -> RedisResult<Value> {
+        let _count = self.count(callers);
         let answer = self.handle.clone().send_packed_command(command).await;
         self.heard();
         match answer {
@@ -139,7 +152,7 @@ impl Conn {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let _count = self.count();
+        let _count = self.count(1);
         let answers = self.handle.clone().send_packed_commands(pipeline, offset, count).await;
         self.heard();
         answers
@@ -170,9 +183,9 @@ impl Conn {
         self.driver.0.abort();
     }
 
-    fn count(&self) -> Count<'_> {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Count(&self.in_flight)
+    fn count(&self, callers: usize) -> Count<'_> {
+        self.in_flight.fetch_add(callers, Ordering::Relaxed);
+        Count { in_flight: &self.in_flight, callers }
     }
 }
 
@@ -186,11 +199,14 @@ impl Drop for Driver {
     }
 }
 
-struct Count<'a>(&'a AtomicUsize);
+struct Count<'a> {
+    in_flight: &'a AtomicUsize,
+    callers: usize,
+}
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(self.callers, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Redis backend: one server, shared connections, a deadline on everything.
 
 mod breaker;
+mod coalesce;
 mod command;
 mod config;
 mod conn;
@@ -268,9 +269,7 @@ impl CacheBackend for RedisBackend {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        let mut command = cmd("GET");
-        command.arg(self.shared.full(key));
-        match self.shared.pool.send("get", &command).await? {
+        match self.shared.pool.read(&self.shared.full(key)).await? {
             Ok(value) => Ok(bytes_of(value).and_then(|stored| stub::parse(stored).visible())),
             // A list or the like under our key is nothing of ours.
             Err(error) if is_wrong_type(&error) => Ok(None),

@@ -90,6 +90,15 @@ impl Pool {
         self.judge(operation, &conn, answer.ok())
     }
 
+    /// Reads the value under a key of the server, alone or together with others that are asked for now.
+    pub(super) async fn read(self: &Arc<Self>, key: &str) -> Result<Answer<Value>> {
+        const GET: &str = "get";
+        let deadline = self.deadline(GET)?;
+        let conn = self.connection(GET, deadline).await?;
+        let answer = timeout_at(deadline, conn.read(key, self.settings.operation_timeout)).await;
+        self.judge(GET, &conn, answer.ok())
+    }
+
     /// Sends many commands in one exchange.
     pub(super) async fn send_all(
         self: &Arc<Self>,
