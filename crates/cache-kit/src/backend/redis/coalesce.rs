@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cache_kit_net::Connection as _;
 use redis::{RedisResult, Value, cmd};
 use tokio::sync::oneshot;
 use tokio::time::timeout;

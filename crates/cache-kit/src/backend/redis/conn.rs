@@ -1,15 +1,11 @@
 //! One connection: how it is made, and how it ends.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
 
+use cache_kit_net::{Address, Connection, DialError, Permit, Stream, dial};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::NAME;
@@ -20,8 +16,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// After so many deadlines in a row without any answer, a connection is taken to be dead.
 const MAX_SILENCES: u32 = 2;
-/// How long the kernel keeps sending into silence before it gives a connection up.
-const USER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A connection that many callers write into; their answers come back in order.
 pub(super) struct Conn {
@@ -32,34 +26,6 @@ pub(super) struct Conn {
     closed: Arc<AtomicBool>,
     may_run_scripts: bool,
     batch: Batch,
-}
-
-/// The right to hold one socket. Given back when the socket is closed, not when somebody decides to close it, so
-/// that the server never sees more of them than there are rights.
-pub(super) struct Permit(Arc<Sockets>);
-
-/// The sockets that are open, being opened or being closed.
-#[derive(Default)]
-pub(super) struct Sockets {
-    taken: AtomicUsize,
-    /// Wakes who waits for a connection: one was made, or failed to be, or there is room for one more.
-    pub(super) changed: Notify,
-}
-
-impl Permit {
-    /// One of so many, unless all are taken.
-    pub(super) fn take(sockets: &Arc<Sockets>, most: usize) -> Option<Self> {
-        let one_more = |taken| (taken < most).then_some(taken + 1);
-        sockets.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        Some(Self(Arc::clone(sockets)))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_waiters();
-    }
 }
 
 /// Tells that the task which drives a connection has ended, whatever ended it, and its socket with it.
@@ -152,7 +118,7 @@ impl Conn {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let _count = self.count(1);
+        let _count = self.count(count);
         let answers = self.handle.clone().send_packed_commands(pipeline, offset, count).await;
         self.heard();
         answers
@@ -164,28 +130,28 @@ impl Conn {
         }
     }
 
-    /// A caller's deadline has passed without an answer; true if that makes the connection suspect.
-    pub(super) fn silent(&self) -> bool {
-        self.silences.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_SILENCES
+    fn count(&self, callers: usize) -> Count<'_> {
+        self.in_flight.fetch_add(callers, Ordering::Relaxed);
+        Count { in_flight: &self.in_flight, callers }
     }
+}
 
-    pub(super) fn in_flight(&self) -> usize {
+impl Connection for Conn {
+    fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Ends the connection; what is in flight fails.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.driver.0.abort();
     }
 
-    fn count(&self, callers: usize) -> Count<'_> {
-        self.in_flight.fetch_add(callers, Ordering::Relaxed);
-        Count { in_flight: &self.in_flight, callers }
+    fn silent(&self) -> bool {
+        self.silences.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_SILENCES
     }
 }
 
@@ -210,49 +176,19 @@ impl Drop for Count<'_> {
     }
 }
 
-async fn connect(config: &RedisConfig) -> Result<TcpStream> {
-    let failed = |message: &'static str, hint: &'static str, error: std::io::Error| {
-        Error::new(ErrorKind::Unavailable, message)
+async fn connect(config: &RedisConfig) -> Result<Stream> {
+    let address = Address::Tcp { host: config.host.clone(), port: config.port };
+    dial(&address).await.map_err(|error| {
+        let hint = match error {
+            DialError::Resolve(_) => "check `host`",
+            DialError::Connect(_) => "is the server up, and are `host` and `port` right?",
+        };
+        Error::new(ErrorKind::Unavailable, error.to_string())
             .with_backend(NAME)
             .with_operation("connect")
             .with_hint(hint)
             .with_source(error)
-    };
-    // Resolved for every connection: a server may have moved.
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((config.host.as_str(), config.port))
-        .await
-        .map_err(|error| failed("the host name cannot be resolved", "check `host`", error))?
-        .collect();
-    let mut last = std::io::Error::other("the host name has no address");
-    for address in addresses {
-        let stream = match TcpStream::connect(address).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                last = error;
-                continue;
-            }
-        };
-        match prepare(&stream) {
-            Ok(()) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(failed("no connection", "is the server up, and are `host` and `port` right?", last))
-}
-
-fn prepare(stream: &TcpStream) -> std::io::Result<()> {
-    // A port without a server, among those that the kernel gives to clients, can connect to itself.
-    if stream.local_addr()? == stream.peer_addr()? {
-        return Err(std::io::Error::other("connected to itself: no server is there"));
-    }
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(Duration::from_secs(1)).with_interval(Duration::from_secs(1)),
-    )?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    Ok(())
+    })
 }
 
 fn greeting_failed(config: &RedisConfig, error: RedisError) -> Error {

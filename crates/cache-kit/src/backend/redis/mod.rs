@@ -1,6 +1,5 @@
 //! The Redis backend: one server, shared connections, a deadline on everything.
 
-mod breaker;
 mod coalesce;
 mod command;
 mod config;
@@ -63,7 +62,7 @@ pub struct RedisBackend {
 }
 
 struct Shared {
-    pool: Arc<Pool>,
+    pool: Pool,
     prefix: String,
 }
 
@@ -121,8 +120,7 @@ impl RedisBackend {
 
     fn from_settings(settings: RedisBuilder) -> Self {
         let prefix = settings.prefix.clone();
-        let pool = Arc::new(Pool::new(settings));
-        Self { shared: Arc::new(Shared { pool, prefix }) }
+        Self { shared: Arc::new(Shared { pool: Pool::new(settings), prefix }) }
     }
 }
 
@@ -312,7 +310,8 @@ impl CacheBackend for RedisBackend {
         for key in keys {
             command.arg(self.shared.full(key));
         }
-        match self.shared.ask("mget", &command).await? {
+        let answer = self.shared.pool.send_for("mget", &command, keys.len()).await?;
+        match answer.map_err(|error| convert("mget", error))? {
             Value::Array(values) if values.len() == keys.len() => Ok(values
                 .into_iter()
                 .map(|value| bytes_of(value).and_then(|stored| stub::parse(stored).visible()))

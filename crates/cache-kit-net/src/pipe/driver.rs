@@ -1,0 +1,181 @@
+//! The task that reads and writes one connection, and has its socket.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+
+use super::queue::{Queue, Slot};
+use super::{Lost, Protocol};
+use crate::permit::Permit;
+use crate::stream::Io;
+
+/// How much is read at a time.
+const READ: usize = 64 * 1024;
+/// So many answers are handed out between two looks at the queue.
+const CLAIM: usize = 64;
+/// A buffer that one large request has grown is given back.
+const KEEP: usize = 1 << 20;
+
+pub(super) struct Driver<P: Protocol> {
+    queue: Arc<Queue<P>>,
+    protocol: P,
+    input: BytesMut,
+    claimed: VecDeque<Slot<P>>,
+    output: Vec<u8>,
+    written: usize,
+    must_flush: bool,
+    /// The callers that were answered have had their turn.
+    has_yielded: bool,
+    // The socket is closed before its permit is given back: fields are dropped in this order.
+    io: Io,
+    _permit: Permit,
+}
+
+impl<P: Protocol> Driver<P> {
+    pub(super) fn new(io: Io, protocol: P, queue: Arc<Queue<P>>, permit: Permit) -> Self {
+        Self {
+            queue,
+            protocol,
+            input: BytesMut::new(),
+            claimed: VecDeque::new(),
+            output: Vec::new(),
+            written: 0,
+            must_flush: false,
+            has_yielded: false,
+            io,
+            _permit: permit,
+        }
+    }
+
+    /// Reads what is there and hands the answers out; how many.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<usize, Lost> {
+        let mut answered = 0;
+        loop {
+            match self.fill_input(cx) {
+                Poll::Ready(Ok(0)) => return Err(Lost::Closed),
+                Poll::Ready(Ok(_)) => answered += self.hand_out()?,
+                Poll::Ready(Err(error)) => return Err(Lost::Io(error.kind())),
+                Poll::Pending => return Ok(answered),
+            }
+        }
+    }
+
+    fn fill_input(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.input.capacity() - self.input.len() < READ / 4 {
+            self.input.reserve(READ);
+        }
+        // Holds nothing between polls, so a new one each time is as good as one that is kept.
+        pin!(self.io.read_buf(&mut self.input)).poll(cx)
+    }
+
+    fn hand_out(&mut self) -> Result<usize, Lost> {
+        let mut answered = 0;
+        let result = loop {
+            if self.input.is_empty() {
+                break Ok(answered);
+            }
+            if self.claimed.is_empty() {
+                self.queue.claim(&mut self.claimed, CLAIM);
+            }
+            let Some(slot) = self.claimed.front_mut() else {
+                break Err(Lost::Violation("bytes that nobody asked for"));
+            };
+            match self.protocol.decode(&mut slot.expect, &mut self.input) {
+                Ok(Some(reply)) => {
+                    let ends = self.protocol.ends(&reply);
+                    slot.answer(Ok(reply));
+                    self.claimed.pop_front();
+                    answered += 1;
+                    if ends {
+                        break Err(Lost::Violation("an answer after which the next may be out of step"));
+                    }
+                }
+                Ok(None) => break Ok(answered),
+                Err(what) => break Err(Lost::Violation(what)),
+            }
+        };
+        self.queue.put_back(&mut self.claimed);
+        if answered > 0 {
+            self.queue.heard();
+        }
+        result
+    }
+
+    /// Writes what there is, and goes to sleep when that is nothing.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
+        loop {
+            if self.written == self.output.len() {
+                self.output.clear();
+                self.written = 0;
+                if self.output.capacity() > KEEP {
+                    self.output = Vec::new();
+                }
+                if self.must_flush {
+                    match self.io.poll_flush(cx) {
+                        Poll::Ready(Ok(())) => self.must_flush = false,
+                        Poll::Ready(Err(error)) => return Err(Lost::Io(error.kind())),
+                        // Not asleep: callers leave their requests, and the driver takes them when this is done.
+                        Poll::Pending => return Ok(()),
+                    }
+                }
+                if !self.queue.take_output(&mut self.output, cx.waker()) {
+                    return Ok(());
+                }
+            }
+            match self.io.poll_write(cx, &self.output[self.written..]) {
+                Poll::Ready(Ok(0)) => return Err(Lost::Closed),
+                Poll::Ready(Ok(count)) => {
+                    self.written += count;
+                    self.must_flush = true;
+                }
+                Poll::Ready(Err(error)) => return Err(Lost::Io(error.kind())),
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
+        let answered = self.read(cx)?;
+        // One answer to one caller: nobody else is about to write, so there is nothing to wait for.
+        if answered > 1 && !self.has_yielded {
+            self.has_yielded = true;
+            cx.waker().wake_by_ref();
+            return Ok(());
+        }
+        self.has_yielded = false;
+        self.write(cx)
+    }
+}
+
+impl<P: Protocol> Future for Driver<P> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let driver = self.get_mut();
+        if driver.queue.is_closed() {
+            return Poll::Ready(());
+        }
+        match driver.drive(cx) {
+            Ok(()) => Poll::Pending,
+            Err(lost) => {
+                driver.queue.end(lost);
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+// Nothing of it is pinned.
+impl<P: Protocol> Unpin for Driver<P> {}
+
+impl<P: Protocol> Drop for Driver<P> {
+    fn drop(&mut self) {
+        // With its runtime, or aborted.
+        self.queue.end(Lost::Dropped);
+    }
+}

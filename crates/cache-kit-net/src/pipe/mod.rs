@@ -1,0 +1,221 @@
+//! One connection that many callers write into at once.
+//!
+//! A call puts its request into a buffer and its place into a queue, under a short lock. The first call on an idle
+//! connection writes its request itself, which saves the way through another task; while there are calls under way,
+//! the driver writes all that has come together at once. After it has handed out answers it lets the tasks that wait
+//! for them run first, once, so that their next requests leave in the same write.
+//!
+//! Answers come in the order of the requests. Bytes that nobody asked for, or that make no sense, end the connection,
+//! and what is under way fails; no answer ever goes to the wrong call. A caller that goes away leaves its place in the
+//! queue, and its answer is read and dropped.
+
+mod driver;
+mod queue;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
+
+use self::driver::Driver;
+use self::queue::{Queue, Slot};
+use crate::permit::Permit;
+use crate::pool::Connection;
+use crate::stream::Stream;
+use crate::watchdog;
+
+/// After so many deadlines in a row without any answer, a connection is taken to be dead.
+const MAX_SILENCES: u32 = 2;
+
+/// A protocol in which each request has one answer, and answers come in the order of the requests.
+pub trait Protocol: Send + 'static {
+    /// What one request still expects; holds the state of an answer of which a part has come.
+    type Expect: Send + 'static;
+    /// An answer.
+    type Reply: Send + 'static;
+
+    /// Takes an answer from the front of `input`; `None` if more bytes are needed.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes, without quoting them. The connection ends.
+    fn decode(
+        &mut self,
+        expect: &mut Self::Expect,
+        input: &mut BytesMut,
+    ) -> Result<Option<Self::Reply>, &'static str>;
+
+    /// Whether the connection ends after this answer, because what follows may be out of step.
+    fn ends(&self, reply: &Self::Reply) -> bool {
+        let _ = reply;
+        false
+    }
+}
+
+/// The bounds of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct PipeLimits {
+    /// Calls under way, at most; more wait. Default: 8,192.
+    pub calls: usize,
+    /// Bytes that are queued and not written, beyond which calls wait. Default: 4 MiB. One request may be larger.
+    pub bytes: usize,
+}
+
+impl Default for PipeLimits {
+    fn default() -> Self {
+        Self { calls: 8_192, bytes: 4 << 20 }
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// The deadline passed. The request may have taken effect.
+    TimedOut,
+    /// The connection ended. The request may have taken effect.
+    Lost(Lost),
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The server closed it.
+    Closed,
+    /// Reading or writing failed.
+    Io(io::ErrorKind),
+    /// The server sent what makes no sense.
+    Violation(&'static str),
+    /// It was dropped on this side: the runtime that it was made on is gone, or somebody distrusted it.
+    Dropped,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the server closed the connection"),
+            Self::Io(kind) => write!(f, "the connection was lost: {kind}"),
+            Self::Violation(what) => write!(f, "the server's answer makes no sense: {what}"),
+            Self::Dropped => f.write_str("the connection was dropped"),
+        }
+    }
+}
+
+/// A connection that many callers share. Dropping it ends it.
+pub struct Pipe<P: Protocol> {
+    queue: Arc<Queue<P>>,
+    driver: AbortHandle,
+    id: u64,
+}
+
+impl<P: Protocol> Pipe<P> {
+    /// Drives a connection by a task on the current runtime. The permit is given back when the socket is closed.
+    ///
+    /// # Errors
+    /// When there is no thread for the deadlines to be had.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(stream: Stream, protocol: P, limits: PipeLimits, permit: Permit) -> io::Result<Self> {
+        /// Never used twice in a process.
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let (io, direct) = stream.into_parts();
+        let queue = Arc::new(Queue::new(limits, direct));
+        let weak = Arc::downgrade(&queue);
+        watchdog::watch(weak)?;
+        let driver = tokio::spawn(Driver::new(io, protocol, Arc::clone(&queue), permit)).abort_handle();
+        Ok(Self { queue, driver, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) })
+    }
+
+    /// A number that no other connection of this process has or will have.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Sends a request and waits for its answer, until the deadline (and up to 10 ms longer).
+    ///
+    /// `encode` appends the request to the bytes that it is given, and says what it expects. The number that it gets
+    /// is another one for each call (until it wraps), for protocols that can echo one. It runs under a lock.
+    ///
+    /// Cancel-safe: the request may take effect, and its answer goes to nobody else.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call(
+        &self,
+        deadline: Instant,
+        encode: impl FnOnce(u32, &mut Vec<u8>) -> P::Expect,
+    ) -> Result<P::Reply, CallError> {
+        if !self.queue.has_room() {
+            self.wait_for_room(deadline).await?;
+        }
+        let (answer, answered) = oneshot::channel();
+        let slot = |expect| Slot { expect, answer: Some(answer), deadline };
+        self.queue.push(|opaque, out| slot(encode(opaque, out)))?;
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Lost(Lost::Dropped)),
+        }
+    }
+
+    async fn wait_for_room(&self, deadline: Instant) -> Result<(), CallError> {
+        let room = async {
+            loop {
+                let mut freed = std::pin::pin!(self.queue.room.notified());
+                freed.as_mut().enable();
+                if self.queue.has_room() {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        timeout_at(deadline.into(), room).await.map_err(|_| CallError::TimedOut)
+    }
+
+    /// How much longer than its deadline a call may take.
+    #[must_use]
+    pub const fn precision() -> Duration {
+        watchdog::TICK
+    }
+}
+
+impl<P: Protocol> Connection for Pipe<P> {
+    fn in_flight(&self) -> usize {
+        self.queue.in_flight()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    fn close(&self) {
+        // What is under way fails here and now, whether or not the runtime of the driver runs.
+        self.queue.end(Lost::Dropped);
+        self.driver.abort();
+    }
+
+    fn silent(&self) -> bool {
+        self.queue.silent() >= MAX_SILENCES
+    }
+}
+
+impl<P: Protocol> Drop for Pipe<P> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<P: Protocol> fmt::Debug for Pipe<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe")
+            .field("id", &self.id)
+            .field("in_flight", &self.in_flight())
+            .field("is_closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,209 @@
+//! The calls of one connection: what is to be written, and who waits for which answer.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::{CallError, Lost, PipeLimits, Protocol};
+use crate::stream::Direct;
+use crate::watchdog::{self, Overdue};
+
+/// One call under way. Its place is kept when its caller has gone, until its answer has come.
+pub(super) struct Slot<P: Protocol> {
+    pub(super) expect: P::Expect,
+    pub(super) answer: Option<oneshot::Sender<Result<P::Reply, CallError>>>,
+    pub(super) deadline: Instant,
+}
+
+impl<P: Protocol> Slot<P> {
+    pub(super) fn answer(&mut self, answer: Result<P::Reply, CallError>) {
+        if let Some(sender) = self.answer.take() {
+            // Nobody may be there any more.
+            drop(sender.send(answer));
+        }
+    }
+}
+
+pub(super) struct Queue<P: Protocol> {
+    state: Mutex<State<P>>,
+    limits: PipeLimits,
+    /// How many slots there are, to be read without the lock.
+    calls: AtomicUsize,
+    /// How many bytes are queued, likewise.
+    bytes: AtomicUsize,
+    closed: AtomicBool,
+    silences: AtomicU32,
+    /// Told when calls have ended or bytes were written, for those who wait for room.
+    pub(super) room: Notify,
+}
+
+struct State<P: Protocol> {
+    out: Vec<u8>,
+    slots: VecDeque<Slot<P>>,
+    next_opaque: u32,
+    direct: Option<Direct>,
+    /// The driver, if it sleeps; otherwise it looks at `out` by itself before it does.
+    sleeping: Option<Waker>,
+    lost: Option<Lost>,
+}
+
+impl<P: Protocol> Queue<P> {
+    pub(super) fn new(limits: PipeLimits, direct: Option<Direct>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                out: Vec::new(),
+                slots: VecDeque::new(),
+                next_opaque: 0,
+                direct,
+                sleeping: None,
+                lost: None,
+            }),
+            limits,
+            calls: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            silences: AtomicU32::new(0),
+            room: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<P>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether one more call need not wait. Approximate: callers that look at the same time may all go on.
+    pub(super) fn has_room(&self) -> bool {
+        (self.in_flight() < self.limits.calls && self.bytes.load(Ordering::Relaxed) < self.limits.bytes)
+            || self.is_closed()
+    }
+
+    /// Adds a call. On an idle connection its request is written here and now.
+    pub(super) fn push(&self, make: impl FnOnce(u32, &mut Vec<u8>) -> Slot<P>) -> Result<(), CallError> {
+        let mut state = self.lock();
+        if let Some(lost) = state.lost {
+            return Err(CallError::Lost(lost));
+        }
+        let State { out, slots, next_opaque, direct, sleeping, .. } = &mut *state;
+        let was_idle = slots.is_empty();
+        let opaque = *next_opaque;
+        *next_opaque = opaque.wrapping_add(1);
+        let may_write = was_idle && out.is_empty() && sleeping.is_some();
+        slots.push_back(make(opaque, out));
+        self.calls.store(slots.len(), Ordering::Relaxed);
+        if may_write && let Some(direct) = direct {
+            // An error of the socket is the driver's to notice.
+            let written = direct.try_write(out).unwrap_or(0);
+            out.drain(..written);
+        }
+        self.bytes.store(out.len(), Ordering::Relaxed);
+        let wake = if out.is_empty() { None } else { sleeping.take() };
+        drop(state);
+        if let Some(driver) = wake {
+            driver.wake();
+        }
+        if was_idle {
+            watchdog::nudge();
+        }
+        Ok(())
+    }
+
+    /// Gives the oldest calls to the driver, at most so many. It is awake: callers leave it to it to write.
+    pub(super) fn claim(&self, into: &mut VecDeque<Slot<P>>, most: usize) {
+        let mut state = self.lock();
+        state.sleeping = None;
+        let count = most.min(state.slots.len());
+        into.extend(state.slots.drain(..count));
+    }
+
+    /// Takes back calls whose answers have not come yet.
+    pub(super) fn put_back(&self, claimed: &mut VecDeque<Slot<P>>) {
+        let mut state = self.lock();
+        // It may have ended meanwhile, and these were not there to be told.
+        if let Some(lost) = state.lost {
+            drop(state);
+            claimed.drain(..).for_each(|mut slot| slot.answer(Err(CallError::Lost(lost))));
+            return;
+        }
+        while let Some(slot) = claimed.pop_back() {
+            state.slots.push_front(slot);
+        }
+        self.calls.store(state.slots.len(), Ordering::Relaxed);
+    }
+
+    /// Answers were handed out.
+    pub(super) fn heard(&self) {
+        if self.silences.load(Ordering::Relaxed) != 0 {
+            self.silences.store(0, Ordering::Relaxed);
+        }
+        self.room.notify_waiters();
+    }
+
+    /// A deadline has passed; how many in a row without any answer.
+    pub(super) fn silent(&self) -> u32 {
+        self.silences.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Swaps what is to be written into `out`, which is empty; if that is nothing, the driver sleeps from here on.
+    pub(super) fn take_output(&self, out: &mut Vec<u8>, driver: &Waker) -> bool {
+        let mut state = self.lock();
+        if state.out.is_empty() {
+            state.sleeping = Some(driver.clone());
+            return false;
+        }
+        state.sleeping = None;
+        mem::swap(&mut state.out, out);
+        self.bytes.store(0, Ordering::Relaxed);
+        drop(state);
+        self.room.notify_waiters();
+        true
+    }
+
+    /// No more calls; those that are under way fail. The first reason counts.
+    pub(super) fn end(&self, why: Lost) {
+        self.closed.store(true, Ordering::Release);
+        let mut state = self.lock();
+        let lost = *state.lost.get_or_insert(why);
+        let slots = mem::take(&mut state.slots);
+        // The socket closes with the driver's half.
+        state.direct = None;
+        let driver = state.sleeping.take();
+        self.calls.store(0, Ordering::Relaxed);
+        drop(state);
+        slots.into_iter().for_each(|mut slot| slot.answer(Err(CallError::Lost(lost))));
+        self.room.notify_waiters();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+impl<P: Protocol> Overdue for Queue<P> {
+    fn expire(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let mut overdue = Vec::new();
+        for slot in &mut state.slots {
+            if slot.deadline <= now && slot.answer.is_some() {
+                overdue.push(slot.answer.take());
+            }
+        }
+        let busy = !state.slots.is_empty();
+        drop(state);
+        for answer in overdue.into_iter().flatten() {
+            drop(answer.send(Err(CallError::TimedOut)));
+        }
+        busy
+    }
+}

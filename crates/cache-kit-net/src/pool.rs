@@ -1,0 +1,442 @@
+//! The supervisor of the connections to one server: opens them, shares them out, replaces them.
+//!
+//! Callers share a few connections: one or two batch better than many. More are used only when those that are in use
+//! have a long queue, and never more are open than the pool may hold. Connections belong to the pool: a caller that
+//! goes away takes none with it, nor the dial that it asked for.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::time::{timeout, timeout_at};
+
+use crate::breaker::{Breaker, Verdict};
+use crate::permit::{Permit, Sockets};
+
+/// Dials under way at once, at most, when nothing is open: one may hang on a server that is gone while another finds
+/// the new one.
+const MAX_DIALS: usize = 2;
+/// All connections are dropped at most this often: whoever can make one suspect shall not keep us busy with
+/// reconnecting.
+const DROP_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection that a [`Pool`] holds.
+pub trait Connection: Send + Sync + 'static {
+    /// How many calls are under way.
+    fn in_flight(&self) -> usize;
+    /// Whether it can be used no more.
+    fn is_closed(&self) -> bool;
+    /// Ends it; what is under way fails.
+    fn close(&self);
+    /// A caller's deadline has passed without an answer; true if that makes the connection suspect.
+    fn silent(&self) -> bool;
+}
+
+/// How connections to one server are made.
+pub trait Connector: Send + Sync + 'static {
+    /// What is made.
+    type Conn: Connection;
+    /// Why it was not.
+    type Error: Clone + Send + Sync + 'static;
+
+    /// Connects and greets. The pool bounds the time. The permit is to be kept until the socket is closed.
+    fn dial(&self, permit: Permit) -> impl Future<Output = Result<Self::Conn, Self::Error>> + Send;
+}
+
+/// The bounds of a pool, and when it uses more connections than one.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections that are ever open.
+    pub most: usize,
+    /// Connections that are kept open from the first use on, and opened again after a fault.
+    pub least: usize,
+    /// Bounds one dial.
+    pub dial: Duration,
+    /// A second connection is used from so many calls under way on.
+    pub second_from: usize,
+    /// And one more for each further so many.
+    pub one_more_per: usize,
+}
+
+/// Why there is no connection to use.
+#[derive(Clone, Debug)]
+pub enum Unavailable<E> {
+    /// There is no tokio runtime here.
+    NoRuntime,
+    /// The server was not there a moment ago; why, if that is known.
+    Down(Option<DialFailure<E>>),
+    /// The dial that was waited for has failed.
+    Dial(DialFailure<E>),
+    /// There was none until the deadline.
+    TooLate,
+}
+
+/// How a dial has failed.
+#[derive(Clone, Debug)]
+pub enum DialFailure<E> {
+    /// With an error.
+    Failed(E),
+    /// It took longer than this.
+    TooSlow(Duration),
+    /// The runtime that it ran on is gone.
+    RuntimeGone,
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The server has answered.
+    Answered,
+    /// The server has answered that it cannot serve anybody now.
+    OutOfService,
+    /// The connection was lost, or cannot be trusted.
+    Lost,
+    /// There was no answer in time.
+    Silent,
+}
+
+/// The connections to one server.
+pub struct Pool<C: Connector> {
+    connector: C,
+    limits: Limits,
+    open: ArcSwap<Vec<Arc<C::Conn>>>,
+    sockets: Arc<Sockets>,
+    /// Taken to change `open`.
+    changing: Mutex<()>,
+    breaker: Breaker,
+    dials: Mutex<Dials<C::Error>>,
+    /// When all connections were last dropped.
+    dropped: Mutex<Option<Instant>>,
+    /// A task keeps the least number of connections open.
+    is_kept: AtomicBool,
+}
+
+struct Dials<E> {
+    under_way: usize,
+    /// Counts the dials that have failed, for who waits for one.
+    failed: u64,
+    last_error: Option<DialFailure<E>>,
+}
+
+impl<C: Connector> Pool<C> {
+    /// A pool without connections. Does no I/O and needs no runtime.
+    pub fn new(connector: C, limits: Limits) -> Self {
+        Self {
+            connector,
+            limits,
+            open: ArcSwap::default(),
+            sockets: Arc::default(),
+            changing: Mutex::new(()),
+            breaker: Breaker::new(Instant::now()),
+            dials: Mutex::new(Dials { under_way: 0, failed: 0, last_error: None }),
+            dropped: Mutex::new(None),
+            is_kept: AtomicBool::new(false),
+        }
+    }
+
+    /// What makes the connections.
+    pub fn connector(&self) -> &C {
+        &self.connector
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.open.load().iter().filter(|conn| !conn.is_closed()).count()
+    }
+
+    /// Whether the server is taken to be down.
+    pub fn is_down(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// A connection to write into: one that is open, or a new one until `deadline`.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; at once where the breaker is open.
+    pub async fn connection(
+        self: &Arc<Self>,
+        deadline: Instant,
+    ) -> Result<Arc<C::Conn>, Unavailable<C::Error>> {
+        if self.breaker.is_open() {
+            return Err(self.down().await);
+        }
+        if let Some(conn) = self.best() {
+            return Ok(conn);
+        }
+        if Handle::try_current().is_err() {
+            return Err(Unavailable::NoRuntime);
+        }
+        self.keep();
+        match timeout_at(deadline.into(), self.wait_for(|| self.best())).await {
+            Ok(conn) => conn.map_err(Unavailable::Dial),
+            Err(_) => {
+                self.breaker.failed(Instant::now());
+                Err(Unavailable::TooLate)
+            }
+        }
+    }
+
+    /// The answer while the breaker is open; sees to it that the server is looked for.
+    async fn down(self: &Arc<Self>) -> Unavailable<C::Error> {
+        if Handle::try_current().is_err() {
+            return Unavailable::NoRuntime;
+        }
+        if self.breaker.check(Instant::now()) == Verdict::Probe {
+            self.dial();
+            self.keep();
+        }
+        // Failing at once is no reason for a task that tries again and again to keep others, such as the dial,
+        // from running.
+        tokio::task::coop::consume_budget().await;
+        Unavailable::Down(self.lock_dials().last_error.clone())
+    }
+
+    /// Draws the conclusions from what became of a call.
+    pub fn report(&self, conn: &Arc<C::Conn>, report: Report) {
+        match report {
+            Report::Answered => self.breaker.succeeded(),
+            Report::OutOfService => {
+                self.breaker.failed(Instant::now());
+            }
+            Report::Lost => {
+                self.remove(conn);
+                self.breaker.failed(Instant::now());
+            }
+            Report::Silent => {
+                if conn.silent() {
+                    self.remove(conn);
+                }
+                self.breaker.failed(Instant::now());
+            }
+        }
+    }
+
+    /// The first connection whose queue is short enough, so that those that are in use are few and batch; the one
+    /// with the shortest queue if none is.
+    fn best(self: &Arc<Self>) -> Option<Arc<C::Conn>> {
+        let open = self.open.load();
+        // Most of the time there is one, and it is the one.
+        let total: usize = open.iter().map(|conn| conn.in_flight()).sum();
+        let wanted = 1 + usize::from(total >= self.limits.second_from) + total / self.limits.one_more_per;
+        let mut usable = open.iter().filter(|conn| !conn.is_closed());
+        let best = usable.by_ref().take(wanted).min_by_key(|conn| conn.in_flight())?;
+        if open.len() < wanted.min(self.limits.most) {
+            self.dial();
+        }
+        Some(Arc::clone(best))
+    }
+
+    /// Waits until `ready` has a connection, dialing unless somebody does already; the error of a dial that fails
+    /// meanwhile ends the wait.
+    async fn wait_for(
+        self: &Arc<Self>,
+        ready: impl Fn() -> Option<Arc<C::Conn>>,
+    ) -> Result<Arc<C::Conn>, DialFailure<C::Error>> {
+        let before = self.lock_dials().failed;
+        loop {
+            let mut changed = std::pin::pin!(self.sockets.changed.notified());
+            changed.as_mut().enable();
+            if let Some(conn) = ready() {
+                return Ok(conn);
+            }
+            {
+                let dials = self.lock_dials();
+                if let Some(error) = dials.last_error.clone().filter(|_| dials.failed != before) {
+                    return Err(error);
+                }
+            }
+            self.dial();
+            changed.await;
+        }
+    }
+
+    /// Dials in a task of its own, if there is room for one more connection.
+    fn dial(self: &Arc<Self>) {
+        let at_once = if self.connections() == 0 { MAX_DIALS } else { 1 };
+        let permit = {
+            let mut dials = self.lock_dials();
+            if dials.under_way >= at_once {
+                return;
+            }
+            let Some(permit) = Permit::take(&self.sockets, self.limits.most) else {
+                return;
+            };
+            dials.under_way += 1;
+            permit
+        };
+        let dialing = Dialing { pool: Arc::clone(self), permit: Some(permit), outcome: None };
+        // Without a runtime the guard reports the failure at once.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(dialing.run());
+        }
+    }
+
+    /// Keeps the least number of connections open, by a task that ends with the pool or its runtime.
+    fn keep(self: &Arc<Self>) {
+        if self.limits.least == 0 || self.is_kept.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let keeper = Keeper { pool: Arc::downgrade(self), sockets: Arc::clone(&self.sockets) };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(keeper.run());
+        }
+    }
+
+    fn add(&self, conn: C::Conn) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open: Vec<_> = self.open.load().iter().filter(|conn| !conn.is_closed()).cloned().collect();
+        open.push(Arc::new(conn));
+        self.open.store(Arc::new(open));
+    }
+
+    fn remove(&self, conn: &Arc<C::Conn>) {
+        conn.close();
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<_> = self.open.load().iter().filter(|conn| !conn.is_closed()).cloned().collect();
+        self.open.store(Arc::new(open));
+    }
+
+    /// Drops every connection, at most once a second.
+    pub fn drop_all(&self) {
+        let now = Instant::now();
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        if dropped.is_some_and(|last| now.duration_since(last) < DROP_PAUSE) {
+            return;
+        }
+        *dropped = Some(now);
+        drop(dropped);
+        for conn in self.open.load().iter() {
+            self.remove(conn);
+        }
+    }
+
+    fn lock_dials(&self) -> MutexGuard<'_, Dials<C::Error>> {
+        self.dials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects unless that was done, whatever the breaker says, and tells what is wrong. Bounded by the bound on a
+    /// dial.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn verify(self: &Arc<Self>) -> Result<Arc<C::Conn>, Unavailable<C::Error>> {
+        if Handle::try_current().is_err() {
+            return Err(Unavailable::NoRuntime);
+        }
+        self.keep();
+        let bound = self.limits.dial + Duration::from_millis(100);
+        let closed = || (!self.breaker.is_open()).then(|| self.best()).flatten();
+        match timeout(bound, self.wait_for(closed)).await {
+            Ok(result) => result.map_err(Unavailable::Dial),
+            Err(_) => Err(Unavailable::Dial(DialFailure::TooSlow(self.limits.dial))),
+        }
+    }
+}
+
+impl<C: Connector> Drop for Pool<C> {
+    fn drop(&mut self) {
+        for conn in self.open.load().iter() {
+            conn.close();
+        }
+        // For the keeper to notice.
+        self.sockets.changed.notify_waiters();
+    }
+}
+
+impl<C: Connector> std::fmt::Debug for Pool<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("limits", &self.limits)
+            .field("connections", &self.connections())
+            .field("is_down", &self.is_down())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A dial under way. However it ends, and be it with its runtime, the pool learns of it.
+struct Dialing<C: Connector> {
+    pool: Arc<Pool<C>>,
+    permit: Option<Permit>,
+    outcome: Option<Result<C::Conn, DialFailure<C::Error>>>,
+}
+
+impl<C: Connector> Dialing<C> {
+    async fn run(mut self) {
+        let bound = self.pool.limits.dial;
+        let Some(permit) = self.permit.take() else { return };
+        self.outcome = Some(match timeout(bound, self.pool.connector.dial(permit)).await {
+            Ok(dialed) => dialed.map_err(DialFailure::Failed),
+            Err(_) => Err(DialFailure::TooSlow(bound)),
+        });
+    }
+}
+
+impl<C: Connector> Drop for Dialing<C> {
+    fn drop(&mut self) {
+        match self.outcome.take().unwrap_or(Err(DialFailure::RuntimeGone)) {
+            Ok(conn) => {
+                self.pool.add(conn);
+                self.pool.breaker.succeeded();
+                let mut dials = self.pool.lock_dials();
+                dials.under_way -= 1;
+                dials.last_error = None;
+            }
+            Err(error) => {
+                // With nothing open, a failed dial leaves no doubt.
+                if self.pool.connections() == 0 {
+                    self.pool.breaker.trip(Instant::now());
+                }
+                let mut dials = self.pool.lock_dials();
+                dials.under_way -= 1;
+                dials.failed += 1;
+                dials.last_error = Some(error);
+            }
+        }
+        self.pool.sockets.changed.notify_waiters();
+    }
+}
+
+/// Keeps the least number of connections open, whether or not anybody calls.
+struct Keeper<C: Connector> {
+    pool: Weak<Pool<C>>,
+    sockets: Arc<Sockets>,
+}
+
+impl<C: Connector> Keeper<C> {
+    async fn run(self) {
+        loop {
+            let mut changed = std::pin::pin!(self.sockets.changed.notified());
+            changed.as_mut().enable();
+            let failed = {
+                let Some(pool) = self.pool.upgrade() else { return };
+                let dials = pool.lock_dials();
+                let failed = dials.last_error.is_some();
+                drop(dials);
+                if pool.connections() >= pool.limits.least {
+                    None
+                } else {
+                    pool.dial();
+                    Some(failed)
+                }
+            };
+            match failed {
+                // The server is looked for as the breaker would, traffic or not.
+                Some(true) => tokio::time::sleep(Breaker::pause()).await,
+                // A dial that is under way ends with a change, and so does a connection.
+                Some(false) | None => changed.await,
+            }
+        }
+    }
+}
+
+impl<C: Connector> Drop for Keeper<C> {
+    fn drop(&mut self) {
+        // With its runtime: the next use starts another one.
+        if let Some(pool) = self.pool.upgrade() {
+            pool.is_kept.store(false, Ordering::Release);
+        }
+    }
+}
