@@ -1,43 +1,78 @@
-//! The servers that the tests need: are they here, and how do they get here?
+//! What the tests need besides cargo: is it here, and how does it get here?
 
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::say;
 
-/// A server that the tests start.
+/// Something that the tests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Needed {
-    program: &'static str,
-    /// Package in dnf and brew; in apt it is called like the program.
-    package: &'static str,
-    program_var: &'static str,
-    external_var: &'static str,
+    /// The program, or the module of Python.
+    name: &'static str,
+    apt: &'static str,
+    dnf: &'static str,
+    brew: &'static str,
+    found: Found,
 }
 
-pub(crate) const NEEDED: [Needed; 2] = [
+/// How it is found, and which environment variables name another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// A server that the tests start, by its name on the path.
+    Server { program_var: &'static str, external_var: &'static str, external: &'static str },
+    /// A module that one of the interpreters imports.
+    Import { interpreter_var: &'static str },
+}
+
+pub(crate) const NEEDED: [Needed; 3] = [
     Needed {
-        program: "redis-server",
-        package: "redis",
-        program_var: "CACHE_KIT_REDIS_SERVER",
-        external_var: "CACHE_KIT_TEST_REDIS_URL",
+        name: "redis-server",
+        apt: "redis-server",
+        dnf: "redis",
+        brew: "redis",
+        found: Found::Server {
+            program_var: "CACHE_KIT_REDIS_SERVER",
+            external_var: "CACHE_KIT_TEST_REDIS_URL",
+            external: "redis://host:port",
+        },
     },
     Needed {
-        program: "memcached",
-        package: "memcached",
-        program_var: "CACHE_KIT_MEMCACHED_BIN",
-        external_var: "CACHE_KIT_TEST_MEMCACHED",
+        name: "memcached",
+        apt: "memcached",
+        dnf: "memcached",
+        brew: "memcached",
+        found: Found::Server {
+            program_var: "CACHE_KIT_MEMCACHED_BIN",
+            external_var: "CACHE_KIT_TEST_MEMCACHED",
+            external: "host:port",
+        },
+    },
+    Needed {
+        name: "pylibmc",
+        apt: "python3-pylibmc",
+        dnf: "python3-pylibmc",
+        // brew has no package of it, only the library that pip builds it with.
+        brew: "libmemcached",
+        found: Found::Import { interpreter_var: "CACHE_KIT_PYTHON" },
     },
 ];
 
-/// The servers that are neither installed nor named by the environment.
+/// What is neither installed nor named by the environment.
 pub(crate) fn missing() -> Vec<Needed> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let there = |needed: &Needed| match set(needed.program_var) {
-        Some(path) => Path::new(&path).is_file(),
-        None => set(needed.external_var).is_some() || on_path(needed.program),
+    let there = |needed: &Needed| match needed.found {
+        Found::Server { program_var, external_var, .. } => match set(program_var) {
+            Some(path) => Path::new(&path).is_file(),
+            None => set(external_var).is_some() || on_path(needed.name),
+        },
+        Found::Import { interpreter_var } => imports(needed.name, interpreter_var),
     };
     NEEDED.into_iter().filter(|needed| !there(needed)).collect()
+}
+
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 fn on_path(program: &str) -> bool {
@@ -45,22 +80,44 @@ fn on_path(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
-/// What to do about missing servers.
+/// Looks where the tests look: the system's own Python has the system's packages, and another on the path can hide it.
+fn imports(module: &str, interpreter_var: &str) -> bool {
+    let interpreters =
+        set(interpreter_var).into_iter().chain(["python3", "/usr/bin/python3"].map(OsString::from));
+    let import = |python: &OsStr| {
+        let mut command = Command::new(python);
+        command.args(["-c", &format!("import {module}")]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()
+    };
+    interpreters.into_iter().any(|python| import(&python).is_ok_and(|status| status.success()))
+}
+
+/// What to do about what is missing.
 pub(crate) fn advice(missing: &[Needed]) -> String {
-    let programs: Vec<_> = missing.iter().map(|needed| needed.program).collect();
-    let packages: Vec<_> = missing.iter().map(|needed| needed.package).collect();
-    let (programs, packages) = (programs.join(" "), packages.join(" "));
+    let list = |name: fn(&Needed) -> &'static str| missing.iter().map(name).collect::<Vec<_>>().join(" ");
     let mut text = format!(
-        "The tests run against real servers; not found: {programs}\n\
-         install them:   apt-get install {programs}\n\
-         \x20               dnf install {packages}\n\
-         \x20               brew install {packages}\n\
+        "The tests run against real servers and a real client of another make; not found: {}\n\
+         install them:   apt-get install {}\n\
+         \x20               dnf install {}\n\
+         \x20               brew install {}\n\
          or let xtask:   cargo xtask test --install\n\
-         or set, for a program elsewhere, or a running server that may be used by tests which do not control it:"
+         or set, for a program elsewhere, or a running server that may be used by tests which do not control it:",
+        list(|needed| needed.name),
+        list(|needed| needed.apt),
+        list(|needed| needed.dnf),
+        list(|needed| needed.brew),
     );
     for needed in missing {
-        let example = if needed.package == "redis" { "redis://host:port" } else { "host:port" };
-        text += &format!("\n    {}=<path>   or   {}={example}", needed.program_var, needed.external_var);
+        text += &match needed.found {
+            Found::Server { program_var, external_var, external } => {
+                format!("\n    {program_var}=<path>   or   {external_var}={external}")
+            }
+            Found::Import { interpreter_var } => format!(
+                "\n    {interpreter_var}=<python>, one that has {name}; without a package of it, as with brew, by\n        \
+                 python3 -m venv <dir> && <dir>/bin/pip install {name}, which makes <dir>/bin/python one",
+                name = needed.name
+            ),
+        };
     }
     text
 }
@@ -72,7 +129,7 @@ enum Manager {
     Brew,
 }
 
-/// Installs the packages of the missing servers with the package manager of this machine.
+/// Installs the packages of what is missing with the package manager of this machine.
 pub(crate) fn install(missing: &[Needed]) -> Result<(), String> {
     let manager = if on_path("apt-get") {
         Manager::Apt
@@ -97,15 +154,17 @@ pub(crate) fn install(missing: &[Needed]) -> Result<(), String> {
 fn commands(manager: Manager, missing: &[Needed], root: bool, sudo: bool) -> Vec<Vec<&'static str>> {
     // A question that nobody answers would hang a build machine; sudo does not pass the variable on by itself.
     let apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
-    let programs = missing.iter().map(|needed| needed.program);
-    let packages = missing.iter().map(|needed| needed.package);
+    let packages = |name: fn(&Needed) -> &'static str| missing.iter().map(name);
     let commands: Vec<Vec<&str>> = match manager {
         Manager::Apt => vec![
             apt.into_iter().chain(["update"]).collect(),
-            apt.into_iter().chain(["install", "-y", "--no-install-recommends"]).chain(programs).collect(),
+            apt.into_iter()
+                .chain(["install", "-y", "--no-install-recommends"])
+                .chain(packages(|n| n.apt))
+                .collect(),
         ],
-        Manager::Dnf => vec![["dnf", "install", "-y"].into_iter().chain(packages).collect()],
-        Manager::Brew => vec![["brew", "install"].into_iter().chain(packages).collect()],
+        Manager::Dnf => vec![["dnf", "install", "-y"].into_iter().chain(packages(|n| n.dnf)).collect()],
+        Manager::Brew => vec![["brew", "install"].into_iter().chain(packages(|n| n.brew)).collect()],
     };
     // Homebrew refuses to run as root.
     let raise = sudo && !root && manager != Manager::Brew;
@@ -123,8 +182,11 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        assert_eq!(typed(Manager::Dnf, &NEEDED[1..], true, true), ["dnf install -y memcached"]);
-        assert_eq!(typed(Manager::Brew, &NEEDED, false, true), ["brew install redis memcached"]);
+        assert_eq!(
+            typed(Manager::Dnf, &NEEDED[1..], true, true),
+            ["dnf install -y memcached python3-pylibmc"]
+        );
+        assert_eq!(typed(Manager::Brew, &NEEDED, false, true), ["brew install redis memcached libmemcached"]);
     }
 
     #[test]
@@ -142,12 +204,21 @@ mod tests {
     }
 
     #[test]
+    fn a_module_is_there_when_an_interpreter_imports_it() {
+        assert!(imports("sys", "CACHE_KIT_TEST_NO_SUCH_VARIABLE"));
+        assert!(!imports("cache_kit_no_such_module", "CACHE_KIT_TEST_NO_SUCH_VARIABLE"));
+    }
+
+    #[test]
     fn the_advice_names_packages_and_variables() {
         let advice = advice(&NEEDED);
         for part in [
-            "apt-get install redis-server memcached",
-            "dnf install redis memcached",
-            "brew install redis memcached",
+            "not found: redis-server memcached pylibmc",
+            "apt-get install redis-server memcached python3-pylibmc",
+            "dnf install redis memcached python3-pylibmc",
+            "brew install redis memcached libmemcached",
+            "pip install pylibmc",
+            "CACHE_KIT_PYTHON",
             "cargo xtask test --install",
             "CACHE_KIT_TEST_REDIS_URL=redis://host:port",
             "CACHE_KIT_TEST_MEMCACHED=host:port",

@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 cargo xtask test [--install] [-- ARGUMENTS]
     Runs every test: units, integration with real Redis and Memcached, documentation; builds the examples.
-    --install installs the servers that are missing, with apt-get, dnf or brew.
+    --install installs what is missing for that, with apt-get, dnf or brew.
     ARGUMENTS go to `cargo test`.
 
 cargo xtask ci [STEP...]

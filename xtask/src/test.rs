@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test, with nothing but cargo and the two servers.
+//! `cargo xtask test`: every test, with nothing but cargo and what `--install` fetches.
 
 use crate::step::Steps;
 use crate::{cargo, install, say};
@@ -11,7 +11,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         [option] if option == "--install" => true,
         _ => return Err(format!("not understood: {}", options.join(" "))),
     };
-    servers(install)?;
+    provide(install)?;
 
     let mut steps = Steps::default();
     // Without a choice of targets this is units, integration tests and doctests, and it builds the examples.
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     steps.finish()
 }
 
-fn servers(install: bool) -> Result<(), String> {
+fn provide(install: bool) -> Result<(), String> {
     let missing = install::missing();
     if missing.is_empty() {
         return Ok(());
@@ -31,7 +31,7 @@ fn servers(install: bool) -> Result<(), String> {
     install::install(&missing)?;
     let missing = install::missing();
     if missing.is_empty() {
-        say("the servers are installed");
+        say("what the tests need is installed");
         Ok(())
     } else {
         Err(format!("installed, but still:\n{}", install::advice(&missing)))

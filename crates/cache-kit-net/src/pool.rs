@@ -147,6 +147,11 @@ impl<C: Connector> Pool<C> {
         self.open.load().iter().filter(|conn| !conn.is_closed()).count()
     }
 
+    /// The open connection that is wanted, if there is one.
+    pub fn find(&self, wanted: impl Fn(&C::Conn) -> bool) -> Option<Arc<C::Conn>> {
+        self.open.load().iter().find(|conn| !conn.is_closed() && wanted(conn)).cloned()
+    }
+
     /// Whether the server is taken to be down.
     pub fn is_down(&self) -> bool {
         self.breaker.is_open()

@@ -11,7 +11,7 @@ use crate::server::Server;
 /// What a server is started with.
 #[derive(Debug, Default)]
 pub struct Builder<K: Kind> {
-    kind: K,
+    pub(crate) kind: K,
     program: Option<PathBuf>,
     extra: Vec<OsString>,
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::place::Place;
+
 /// A kind of server: how it is found, started, asked.
 ///
 /// Implemented by [`Redis`](crate::Redis) and [`Memcached`](crate::Memcached) only.
@@ -13,15 +15,36 @@ pub trait Kind: sealed::Sealed + Default + std::fmt::Debug + Send + Sync + 'stat
     const PROGRAM: &'static str;
     /// Name of the package in dnf and brew.
     const PACKAGE: &'static str;
-    /// Scheme of the server's URLs.
+    /// Scheme of the server's URLs, unless its options make it another.
     const SCHEME: &'static str;
     /// Environment variable with the path of another program to start.
     const PROGRAM_VAR: &'static str;
     /// Environment variable that names a running server to use.
     const EXTERNAL_VAR: &'static str;
 
-    /// Arguments for a server on `port` of the loopback address that keeps its files in `dir`.
-    fn arguments(&self, port: u16, dir: &Path, log: &Path) -> Vec<OsString>;
+    /// Makes what the server needs before it starts, such as files in its directory; not before a restart, but again
+    /// when another port is tried.
+    ///
+    /// # Errors
+    ///
+    /// In words, when that is not possible or what was asked for does not go together.
+    fn prepare(&mut self, dir: &Path) -> Result<(), String> {
+        let _ = dir;
+        Ok(())
+    }
+
+    /// Arguments for a server at this place.
+    fn arguments(&self, place: Place<'_>, log: &Path) -> Vec<OsString>;
+
+    /// What a client connects to.
+    fn addr(&self, place: Place<'_>) -> String {
+        place.addr()
+    }
+
+    /// Scheme of the server's URL.
+    fn scheme(&self) -> &'static str {
+        Self::SCHEME
+    }
 
     /// Part of the URL before the host: credentials with their `@`, or nothing.
     fn userinfo(&self) -> String {
@@ -33,14 +56,14 @@ pub trait Kind: sealed::Sealed + Default + std::fmt::Debug + Send + Sync + 'stat
     /// # Errors
     ///
     /// What connecting, writing or reading says, `TimedOut` or `WouldBlock` when nothing comes within `timeout`.
-    fn exchange(&self, addr: &str, line: &str, timeout: Duration) -> io::Result<Vec<u8>>;
+    fn exchange(&self, place: Place<'_>, line: &str, timeout: Duration) -> io::Result<Vec<u8>>;
 
     /// Asks the server for its process id: the answer proves that it serves, and that it is ours.
     ///
     /// # Errors
     ///
     /// As for [`exchange`](Kind::exchange); `InvalidData` when the reply has no process id.
-    fn serving_pid(&self, addr: &str, timeout: Duration) -> io::Result<u32>;
+    fn serving_pid(&self, place: Place<'_>, timeout: Duration) -> io::Result<u32>;
 }
 
 pub(crate) mod sealed {

@@ -25,6 +25,22 @@
 //! proxy.clear();
 //! ```
 //!
+//! A Memcached can listen on a unix socket, speak TLS with a certificate that is right or wrong, and ask for a login;
+//! [`Libmemcached`] is a client of another make, to compare with:
+//!
+//! ```no_run
+//! use cache_kit_test_support::{Libmemcached, LibmemcachedDistribution, MemcachedServer};
+//!
+//! let secure = MemcachedServer::builder().tls().auth("user", "secret").start();
+//! let (_trusted, _addr) = (secure.ca_certificate(), secure.addr());
+//! assert_eq!(secure.stat("cmd_get"), 0);
+//!
+//! let servers = [MemcachedServer::start(), MemcachedServer::start()];
+//! let addrs = servers.each_ref().map(|server| server.addr());
+//! let mut client = Libmemcached::start(&addrs, LibmemcachedDistribution::KetamaWeighted);
+//! client.set("key", b"value");
+//! ```
+//!
 //! Everything blocks, and nothing here needs a runtime, so synchronous and asynchronous tests can both use it.
 //! A test that cannot run must fail: a missing server program is a panic that says what to install, never a skip.
 //!
@@ -35,11 +51,14 @@
 
 mod acceptor;
 mod builder;
+mod certificates;
 mod exchange;
 mod kind;
+mod libmemcached;
 mod locate;
 mod memcached;
 mod open;
+mod place;
 mod ports;
 mod process;
 mod proxy;
@@ -51,8 +70,11 @@ mod supervisor;
 mod unanswered;
 
 pub use builder::Builder;
+pub use certificates::Certificate;
 pub use kind::Kind;
+pub use libmemcached::{Libmemcached, LibmemcachedDistribution};
 pub use memcached::Memcached;
+pub use place::Place;
 pub use ports::ephemeral_range;
 pub use process::is_running;
 pub use proxy::{Cut, Direction, Fault, FaultProxy};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::exchange::{connect, number_after};
 use crate::kind::{Kind, sealed::Sealed};
+use crate::place::Place;
 
 /// Marks a [`Server`](crate::Server) as Redis.
 #[derive(Debug, Default)]
@@ -23,14 +24,14 @@ impl Kind for Redis {
     const PROGRAM_VAR: &'static str = "CACHE_KIT_REDIS_SERVER";
     const EXTERNAL_VAR: &'static str = "CACHE_KIT_TEST_REDIS_URL";
 
-    fn arguments(&self, port: u16, dir: &Path, log: &Path) -> Vec<OsString> {
-        let port = port.to_string();
+    fn arguments(&self, place: Place<'_>, log: &Path) -> Vec<OsString> {
+        let port = place.port.to_string();
         let mut arguments: Vec<OsString> = ["--port", &port, "--bind", "127.0.0.1", "--save", ""]
             .into_iter()
             .chain(["--appendonly", "no", "--daemonize", "no", "--dir"])
             .map(OsString::from)
             .collect();
-        arguments.extend([dir.into(), "--logfile".into(), log.into()]);
+        arguments.extend([place.dir.into(), "--logfile".into(), log.into()]);
         if let Some(password) = &self.password {
             arguments.extend(["--requirepass".into(), password.into()]);
         }
@@ -41,8 +42,8 @@ impl Kind for Redis {
         self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default()
     }
 
-    fn exchange(&self, addr: &str, line: &str, timeout: Duration) -> io::Result<Vec<u8>> {
-        let mut stream = BufReader::new(connect(addr, timeout)?);
+    fn exchange(&self, place: Place<'_>, line: &str, timeout: Duration) -> io::Result<Vec<u8>> {
+        let mut stream = BufReader::new(connect(&place.addr(), timeout)?);
         if let Some(password) = &self.password {
             write!(stream.get_mut(), "AUTH {password}\r\n")?;
             read_reply(&mut stream)?;
@@ -51,13 +52,13 @@ impl Kind for Redis {
         read_reply(&mut stream)
     }
 
-    fn serving_pid(&self, addr: &str, timeout: Duration) -> io::Result<u32> {
-        let pong = self.exchange(addr, "PING", timeout)?;
+    fn serving_pid(&self, place: Place<'_>, timeout: Duration) -> io::Result<u32> {
+        let pong = self.exchange(place, "PING", timeout)?;
         if pong != b"PONG" {
             let reply = String::from_utf8_lossy(&pong).into_owned();
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("PING was answered {reply:?}")));
         }
-        number_after(&self.exchange(addr, "INFO server", timeout)?, "process_id:")
+        number_after(&self.exchange(place, "INFO server", timeout)?, "process_id:")
     }
 }
 

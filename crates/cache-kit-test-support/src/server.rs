@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::builder::Builder;
 use crate::kind::Kind;
+use crate::place::Place;
 use crate::ports::Port;
 use crate::process::{self, wait_until};
 use crate::shared::Shared;
@@ -77,16 +78,16 @@ impl<K: Kind> Server<K> {
         self.port.number()
     }
 
-    /// `127.0.0.1:port`.
+    /// `127.0.0.1:port`, or the path of the unix socket that it listens on instead.
     #[must_use]
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.port())
+        self.kind.addr(self.place())
     }
 
-    /// The server's URL, with the password if it has one.
+    /// The server's URL, with the credentials if it has any.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}://{}{}", K::SCHEME, self.kind.userinfo(), self.addr())
+        format!("{}://{}{}", self.kind.scheme(), self.kind.userinfo(), self.addr())
     }
 
     /// The private directory of the server.
@@ -117,7 +118,7 @@ impl<K: Kind> Server<K> {
     /// True when the server replies within this time.
     #[must_use]
     pub fn answers(&self, within: Duration) -> bool {
-        self.kind.serving_pid(&self.addr(), within).is_ok()
+        self.kind.serving_pid(self.place(), within).is_ok()
     }
 
     /// What the server has logged, over all its restarts.
@@ -187,7 +188,7 @@ impl<K: Kind> Server<K> {
     ///
     /// As [`command`](Self::command).
     pub fn command_bytes(&self, line: &str) -> Vec<u8> {
-        match self.kind.exchange(&self.addr(), line, REPLY) {
+        match self.kind.exchange(self.place(), line, REPLY) {
             Ok(reply) => reply,
             Err(error) => panic!("{} on port {}: {line:?}: {error}", K::PROGRAM, self.port()),
         }
@@ -199,7 +200,7 @@ impl<K: Kind> Server<K> {
     ///
     /// What the connection says; `WouldBlock` or `TimedOut` when no reply comes within `timeout`.
     pub fn try_command(&self, line: &str, timeout: Duration) -> io::Result<String> {
-        let reply = self.kind.exchange(&self.addr(), line, timeout)?;
+        let reply = self.kind.exchange(self.place(), line, timeout)?;
         Ok(String::from_utf8_lossy(&reply).into_owned())
     }
 
@@ -215,6 +216,7 @@ impl<K: Kind> Server<K> {
         };
         let mut problem = String::new();
         for _ in 0..ATTEMPTS {
+            server.kind.prepare(server.dir.path())?;
             match server.launch() {
                 Ok(()) => return Ok(server),
                 Err(Failure::Hopeless(text)) => return Err(text),
@@ -223,6 +225,14 @@ impl<K: Kind> Server<K> {
             server.port = Port::reserve()?;
         }
         Err(format!("gave up after {ATTEMPTS} attempts; the last: {problem}"))
+    }
+
+    pub(crate) fn kind(&self) -> &K {
+        &self.kind
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { port: self.port(), dir: self.dir() }
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Supervisor>> {
@@ -235,7 +245,7 @@ impl<K: Kind> Server<K> {
 
     /// Starts the process on the port and waits until this very process answers.
     fn launch(&self) -> Result<(), Failure> {
-        let mut arguments = self.kind.arguments(self.port(), self.dir.path(), &self.log_path());
+        let mut arguments = self.kind.arguments(self.place(), &self.log_path());
         arguments.extend(self.extra.iter().cloned());
         let supervisor = Supervisor::spawn(&self.program, &arguments, self.dir.path(), &self.log_path())
             .map_err(|error| Failure::Hopeless(format!("could not start {}: {error}", K::PROGRAM)))?;
@@ -243,7 +253,7 @@ impl<K: Kind> Server<K> {
         // Somebody else's server on this port would also answer: only the one with the pid of our child counts.
         let mut answer = None;
         let settled = wait_until(PATIENCE, || {
-            answer = self.kind.serving_pid(&self.addr(), REPLY).ok();
+            answer = self.kind.serving_pid(self.place(), REPLY).ok();
             answer.is_some() || !process::is_running(pid)
         });
         if answer == Some(pid) {

@@ -9,10 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cache_kit::backend::redis::RedisBuilder;
-use cache_kit::backend::{CacheBackend, InMemoryBackend, RedisBackend, RedisConfig};
+use cache_kit::backend::{
+    CacheBackend, InMemoryBackend, MemcachedBackend, MemcachedConfig, RedisBackend, RedisConfig,
+};
 use cache_kit::testing::{FaultyBackend, Subject};
 use cache_kit::{ManualClock, Result, backend_suite};
-use cache_kit_test_support::RedisServer;
+use cache_kit_test_support::{MemcachedServer, RedisServer};
 
 /// A fresh store, and the time that it lives by.
 fn memory() -> Subject<InMemoryBackend> {
@@ -95,3 +97,30 @@ backend_suite!(redis_boxed, async { redis().map(|backend| Box::new(backend) as B
 backend_suite!(redis_arced, async { redis().map(|backend| Arc::new(backend) as Arc<dyn CacheBackend>) });
 backend_suite!(redis_faulty_without_faults, async { redis().map(|backend| FaultyBackend::new(backend).0) });
 backend_suite!(redis_without_prefix, async { redis_alone() });
+
+/// A backend on one or more servers that it has to itself: Memcached cannot clear a part.
+fn memcached(servers: usize) -> Subject<MemcachedBackend> {
+    // Each lives as long as this process, whose end ends them all.
+    static SERVERS: Mutex<Vec<MemcachedServer>> = Mutex::new(Vec::new());
+    let started: Vec<_> = (0..servers).map(|_| MemcachedServer::start()).collect();
+    let config = MemcachedConfig {
+        servers: started.iter().map(|server| server.addr()).collect(),
+        max_connections: 2,
+        min_connections: 1,
+    };
+    SERVERS.lock().unwrap().extend(started);
+    let builder = MemcachedBackend::builder(config).operation_timeout(Duration::from_secs(10));
+    Subject::real_time(builder.build().unwrap())
+}
+
+backend_suite!(memcached, async { memcached(1) });
+backend_suite!(memcached_three_servers, async { memcached(3) });
+backend_suite!(memcached_boxed, async {
+    memcached(1).map(|backend| Box::new(backend) as Box<dyn CacheBackend>)
+});
+backend_suite!(memcached_arced, async {
+    memcached(3).map(|backend| Arc::new(backend) as Arc<dyn CacheBackend>)
+});
+backend_suite!(memcached_faulty_without_faults, async {
+    memcached(1).map(|backend| FaultyBackend::new(backend).0)
+});

@@ -118,6 +118,8 @@ pub enum Eviction {
     Manual,
     /// Entries are evicted to stay within a bound.
     Bounded,
+    /// The server evicts what was not used for longest.
+    Lru,
     /// The server evicts by a policy of its configuration.
     ServerPolicy,
 }

@@ -13,6 +13,8 @@ mod fence;
 mod forward;
 #[cfg(feature = "inmemory")]
 pub mod inmemory;
+#[cfg(feature = "memcached")]
+pub mod memcached;
 mod pattern;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -27,6 +29,8 @@ pub use capabilities::{Capabilities, DataModel, Distribution, Eviction, Fence, P
 pub use fence::{Acquired, Filled, Lease};
 #[cfg(feature = "inmemory")]
 pub use inmemory::InMemoryBackend;
+#[cfg(feature = "memcached")]
+pub use memcached::{MemcachedBackend, MemcachedConfig};
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisConfig};
 pub(crate) use select::{Environment, from_parts};
@@ -269,7 +273,7 @@ pub trait CacheBackend: Send + Sync + 'static {
 
 /// Refuses a lifetime of zero, which one server takes for "gone at once" and another for "for ever".
 #[cfg_attr(
-    not(any(feature = "inmemory", feature = "redis")),
+    not(any(feature = "inmemory", feature = "redis", feature = "memcached")),
     expect(dead_code, reason = "only backends of ours need it")
 )]
 pub(crate) fn check_ttl(ttl: Option<Duration>) -> Result<()> {

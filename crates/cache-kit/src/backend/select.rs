@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// |---|---|
 /// | `memory://` | [`InMemoryBackend`](super::InMemoryBackend); parameters `max_entries`, `max_bytes`, `sweep_every` |
 /// | `redis://user:password@host:6379/0` | `RedisBackend` (feature `redis`); parameters `pool_size`, `connection_timeout`, `operation_timeout`, `prefix` |
+/// | `memcached://user:password@host:11211,host` | `MemcachedBackend` (feature `memcached`); parameters `max_connections`, `min_connections`, `connection_timeout`, `operation_timeout`, `prefix`, `distribution` (`weighted_ketama` or `ketama`), `weights` (such as `2,1`) |
+/// | `memcached+tls://…` | the same over TLS (feature `tls`); with the paths of PEM files in `tls_roots` (else those of the system), `tls_certificate` and `tls_key`, and `tls_server_name` |
+/// | `memcached+unix:///run/memcached.sock` | the same over a unix socket |
 ///
 /// Does no I/O. Settings of the cache above the backend (`ttl`, `namespace`, …) belong to
 /// [`Cache::from_url`](crate::Cache::from_url).
@@ -46,6 +49,7 @@ pub fn from_url(url: &str) -> Result<Box<dyn CacheBackend>> {
 /// |---|---|
 /// | unset, `memory` or `inmemory` | nothing more |
 /// | `redis` | `REDIS_HOST`, `REDIS_PORT`, `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_DATABASE`, `REDIS_POOL_SIZE` |
+/// | `memcached` | `MEMCACHED_SERVERS` (required): servers, separated by commas |
 ///
 /// A variable that is empty counts as unset.
 ///
@@ -64,6 +68,8 @@ pub(crate) enum Environment {
     /// The settings of a server.
     #[cfg(feature = "redis")]
     Redis(super::RedisConfig),
+    #[cfg(feature = "memcached")]
+    Memcached(super::MemcachedConfig),
 }
 
 impl Environment {
@@ -81,6 +87,8 @@ impl Environment {
             None | Some("memory" | "inmemory") => Ok(Self::Memory),
             #[cfg(feature = "redis")]
             Some("redis") => Ok(Self::Redis(redis_config(var)?)),
+            #[cfg(feature = "memcached")]
+            Some("memcached") => Ok(Self::Memcached(memcached_config(var)?)),
             Some(other) => {
                 Err(Error::config(format!("CACHE_BACKEND names `{other}`, which this build does not have"))
                     .with_hint(KNOWN))
@@ -95,6 +103,8 @@ impl Environment {
             Self::Memory => Some(("memory://", "CACHE_BACKEND")),
             #[cfg(feature = "redis")]
             Self::Redis(_) => None,
+            #[cfg(feature = "memcached")]
+            Self::Memcached(_) => None,
         }
     }
 
@@ -104,12 +114,26 @@ impl Environment {
             Self::Redis(config) => {
                 Ok(Box::new(super::RedisBackend::new(config).map_err(|e| e.in_variable("REDIS_*"))?))
             }
+            #[cfg(feature = "memcached")]
+            Self::Memcached(config) => Ok(Box::new(
+                super::MemcachedBackend::new(config).map_err(|e| e.in_variable("MEMCACHED_SERVERS"))?,
+            )),
             other => match other.url() {
                 Some((url, variable)) => from_url(url).map_err(|error| error.in_variable(variable)),
                 None => unreachable!("only a server's settings have no URL"),
             },
         }
     }
+}
+
+#[cfg(feature = "memcached")]
+fn memcached_config(var: impl Fn(&'static str) -> Result<Option<String>>) -> Result<super::MemcachedConfig> {
+    let servers = var("MEMCACHED_SERVERS")?.ok_or_else(|| {
+        Error::config("MEMCACHED_SERVERS is not set")
+            .with_hint("name the servers, as in cache-1:11211,cache-2:11211")
+    })?;
+    let servers = servers.split(',').map(|server| server.trim().to_owned()).collect();
+    Ok(super::MemcachedConfig { servers, ..super::MemcachedConfig::default() })
 }
 
 #[cfg(feature = "redis")]
@@ -146,6 +170,10 @@ pub(crate) fn from_parts(url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Resul
         }
         #[cfg(feature = "redis")]
         "redis" => Ok(Box::new(super::redis::RedisBuilder::from_url(url, params)?.build()?)),
+        #[cfg(feature = "memcached")]
+        scheme if super::memcached::is_scheme(scheme) => {
+            Ok(Box::new(super::memcached::MemcachedBuilder::from_url(url, params)?.build()?))
+        }
         scheme => {
             let _ = params;
             Err(Error::config(format!("this build has no backend for the scheme `{scheme}`"))
@@ -154,11 +182,16 @@ pub(crate) fn from_parts(url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Resul
     }
 }
 
-const KNOWN: &str = match (cfg!(feature = "inmemory"), cfg!(feature = "redis")) {
-    (true, true) => "known here: memory, redis",
-    (true, false) => "known here: memory; redis with the feature `redis`",
-    (false, true) => "known here: redis; memory with the feature `inmemory`",
-    (false, false) => "no backend is compiled in: enable the feature `inmemory` or `redis`",
+/// One line for each set of features would be too many: what is here, and what else there could be.
+const KNOWN: &str = match (cfg!(feature = "inmemory"), cfg!(feature = "redis"), cfg!(feature = "memcached")) {
+    (true, true, true) => "known here: memory, redis, memcached",
+    (true, true, false) => "known here: memory, redis; memcached with the feature `memcached`",
+    (true, false, true) => "known here: memory, memcached; redis with the feature `redis`",
+    (true, false, false) => "known here: memory; others with the features `redis` and `memcached`",
+    (false, true, true) => "known here: redis, memcached; memory with the feature `inmemory`",
+    (false, true, false) => "known here: redis; others with the features `inmemory` and `memcached`",
+    (false, false, true) => "known here: memcached; others with the features `inmemory` and `redis`",
+    (false, false, false) => "no backend is compiled in: enable `inmemory`, `redis` or `memcached`",
 };
 
 #[cfg(all(test, feature = "inmemory"))]

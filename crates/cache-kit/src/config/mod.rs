@@ -3,6 +3,6 @@
 pub(crate) mod text;
 mod url;
 
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) use url::percent_decode;
 pub(crate) use url::{Params, ServiceUrl};

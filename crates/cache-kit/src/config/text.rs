@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How durations look.
 #[cfg_attr(
-    not(any(feature = "inmemory", feature = "redis")),
+    not(any(feature = "inmemory", feature = "redis", feature = "memcached")),
     expect(dead_code, reason = "only backends of ours need it")
 )]
 pub(crate) const DURATION: &str = "durations look like 250ms, 5m or 1h 30m";

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// A URL in its parts. `Debug` prints neither user nor password.
 #[cfg_attr(
-    not(any(feature = "inmemory", feature = "redis")),
+    not(any(feature = "inmemory", feature = "redis", feature = "memcached")),
     expect(dead_code, reason = "only backends of ours need it")
 )]
 pub(crate) struct ServiceUrl<'a> {

@@ -1,0 +1,195 @@
+//! How one connection is made: TCP or a unix socket, TLS, authentication, and what the server says of itself.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use cache_kit_net::{
+    Address, CallError, Connection, Connector, DialError, Lost, Permit, Pipe, PipeLimits, Protocol, Stream,
+    dial,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Expect, Limits, Refusal, Reply, StatsTopic, decode, request};
+use crate::settings::Dialing;
+
+/// What memcached takes by default, header and key included (`-I`).
+const ITEM_SIZE_MAX: usize = 1 << 20;
+
+/// The protocol, for the driver of a connection.
+pub(crate) struct Memcached;
+
+impl Protocol for Memcached {
+    type Expect = Expect;
+    type Reply = Reply;
+
+    fn decode(&mut self, expect: &mut Expect, input: &mut BytesMut) -> Result<Option<Reply>, &'static str> {
+        decode(expect, input).map_err(|violation| violation.as_str())
+    }
+
+    fn ends(&self, reply: &Reply) -> bool {
+        matches!(reply, Reply::Refused(refusal) if !refusal.keeps_connection())
+    }
+}
+
+/// A connection to one server.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) pipe: Pipe<Memcached>,
+    /// The largest item that the server takes, header and key included.
+    pub(crate) item_size_max: usize,
+}
+
+impl Conn {
+    /// The limits of the replies that this server can send.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::new(self.item_size_max)
+    }
+}
+
+impl Connection for Conn {
+    fn in_flight(&self) -> usize {
+        self.pipe.in_flight()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.pipe.is_closed()
+    }
+
+    fn close(&self) {
+        self.pipe.close();
+    }
+
+    fn silent(&self) -> bool {
+        self.pipe.silent()
+    }
+}
+
+/// Makes the connections to one server.
+pub(crate) struct Dialer {
+    pub(crate) address: Address,
+    pub(crate) settings: Arc<Dialing>,
+}
+
+impl Connector for Dialer {
+    type Conn = Conn;
+    type Error = Error;
+
+    async fn dial(&self, permit: Permit) -> Result<Conn> {
+        let stream = dial(&self.address).await.map_err(|error| dial_failed(error).at(&self.address))?;
+        let stream = self.secured(stream).await.map_err(|error| error.at(&self.address))?;
+        self.greet(stream, permit).await.map_err(|error| error.at(&self.address))
+    }
+}
+
+impl Dialer {
+    #[cfg(feature = "tls")]
+    async fn secured(&self, stream: Stream) -> Result<Stream> {
+        match &self.settings.tls {
+            Some(tls) => tls.connect(&self.address, stream).await,
+            None => Ok(stream),
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn secured(&self, stream: Stream) -> Result<Stream> {
+        Ok(stream)
+    }
+
+    async fn greet(&self, stream: Stream, permit: Permit) -> Result<Conn> {
+        let pipe = Pipe::new(stream, Memcached, PipeLimits::default(), permit).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "no thread for deadlines").with_source(error)
+        })?;
+        let deadline = Instant::now() + self.settings.connection_timeout;
+        // A server with authentication answers nothing else before, and drops what stands behind.
+        if let Some(credentials) = &self.settings.credentials {
+            let sent = pipe.call(deadline, |_, out| {
+                request::auth(out, credentials);
+                Expect::authenticated()
+            });
+            match sent.await.map_err(lost)? {
+                Reply::Done => {}
+                Reply::Refused(refusal) => return Err(refused(refusal)),
+                _ => return Err(unexpected()),
+            }
+        }
+        // The meta protocol itself is asked for something: an older server calls it an error.
+        let no_op = pipe.call(deadline, |_, out| {
+            request::mn(out);
+            Expect::no_op()
+        });
+        let settings = pipe.call(deadline, |_, out| {
+            request::stats(out, StatsTopic::Settings);
+            Expect::stats()
+        });
+        match no_op.await.map_err(lost)? {
+            Reply::NoOp => {}
+            Reply::Refused(Refusal::Client(_)) => {
+                return Err(Error::new(ErrorKind::Server, "the server does not speak the meta protocol")
+                    .with_hint("memcached 1.6 and later does"));
+            }
+            Reply::Refused(refusal) => return Err(refused(refusal)),
+            _ => return Err(unexpected()),
+        }
+        let item_size_max = match settings.await.map_err(lost)? {
+            Reply::Stats(stats) => stats
+                .iter()
+                .find(|stat| &*stat.name == "item_size_max")
+                .and_then(|stat| stat.value.parse().ok())
+                .unwrap_or(ITEM_SIZE_MAX),
+            // A proxy may know no settings. A refusal of this kind leaves the connection as it is.
+            Reply::Refused(refusal) if refusal.keeps_connection() => ITEM_SIZE_MAX,
+            Reply::Refused(refusal) => return Err(refused(refusal)),
+            _ => return Err(unexpected()),
+        };
+        Ok(Conn { pipe, item_size_max })
+    }
+}
+
+fn dial_failed(error: DialError) -> Error {
+    let hint = match error {
+        DialError::Resolve(_) => "check the name",
+        DialError::Connect(_) => "is the server up, and are host and port right?",
+    };
+    Error::new(ErrorKind::Unavailable, error.to_string()).with_hint(hint).with_source(error)
+}
+
+/// Our error for a call without an answer.
+pub(crate) fn lost(error: CallError) -> Error {
+    match error {
+        CallError::TimedOut => Error::new(ErrorKind::Timeout, "no answer in time"),
+        CallError::Lost(Lost::Violation(what)) => {
+            Error::new(ErrorKind::Unavailable, format!("the answer makes no sense: {what}"))
+                .with_hint("is it a memcached server, without TLS?")
+        }
+        CallError::Lost(how) => Error::new(ErrorKind::Unavailable, how.to_string()),
+    }
+}
+
+/// Our error for one that the server reports. Its text may quote what was sent, so it is left out.
+pub(crate) fn refused(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::OutOfMemory => Error::new(ErrorKind::OutOfMemory, "the server is out of memory")
+            .with_hint("give it more (-m), or let it evict (no -M)"),
+        Refusal::TooLarge => Error::new(ErrorKind::TooLarge, "the value is larger than the server takes")
+            .with_hint("store less, or raise the server's -I"),
+        Refusal::NotNumeric => Error::new(ErrorKind::InvalidInput, "the value is no number"),
+        Refusal::Unauthenticated => {
+            Error::new(ErrorKind::Auth, "the server asks for credentials").with_hint("set user and password")
+        }
+        Refusal::WrongCredentials => Error::new(ErrorKind::Auth, "the server refuses the credentials")
+            .with_hint("check user and password"),
+        Refusal::TooManyConnections => {
+            Error::new(ErrorKind::Unavailable, "the server has as many connections as it takes")
+                .with_hint("raise its -c, or lower max_connections")
+        }
+        Refusal::Server(_) => Error::new(ErrorKind::Server, "the server answered with an error"),
+        Refusal::Client(_) => Error::new(ErrorKind::Server, "the server did not understand the request"),
+        #[expect(unreachable_patterns, reason = "more may come")]
+        _ => Error::new(ErrorKind::Server, "the server answered with an error"),
+    }
+}
+
+pub(crate) fn unexpected() -> Error {
+    Error::new(ErrorKind::Server, "the server's answer is not what was asked for")
+}

@@ -1,0 +1,159 @@
+//! One server: its connections, and calls over them within a deadline.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use cache_kit_net::{DialFailure, Limits, Pool, Report, Unavailable};
+
+use crate::address::Server;
+use crate::conn::{Conn, Dialer, lost, refused};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::{Expect, Reply};
+use crate::settings::Dialing;
+
+/// A server that the client spreads its keys over.
+pub(crate) struct Upstream {
+    pool: Arc<Pool<Dialer>>,
+    server: Server,
+    /// When the server was last down, or a change was last feared not to have reached it; seconds since 1970, zero for
+    /// never.
+    missed: AtomicU64,
+}
+
+/// What a call that fails leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing.
+    Reads,
+    /// A server that may still hold what was to be changed.
+    Changes,
+}
+
+impl Upstream {
+    pub(crate) fn new(server: Server, settings: Arc<Dialing>, limits: Limits) -> Self {
+        let dialer = Dialer { address: server.address().clone(), settings };
+        Self { pool: Arc::new(Pool::new(dialer, limits)), server, missed: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.pool.connections()
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.pool.is_down()
+    }
+
+    pub(crate) fn drop_connections(&self) {
+        self.pool.drop_all();
+    }
+
+    pub(crate) fn missed_at(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.pool.connector().settings.operation_timeout
+    }
+
+    /// Any of its connections that is fit for one more call, and until when the call may take.
+    pub(crate) async fn connection(&self) -> Result<(Arc<Conn>, Instant)> {
+        let deadline = self.deadline();
+        match self.pool.connection(deadline).await {
+            Ok(conn) => Ok((conn, deadline)),
+            Err(why) => {
+                self.has_missed();
+                Err(self.unavailable(why))
+            }
+        }
+    }
+
+    /// The connection with this number, if it is still open.
+    pub(crate) fn connection_with_id(&self, id: u64) -> Option<(Arc<Conn>, Instant)> {
+        Some((self.pool.find(|conn| conn.pipe.id() == id)?, self.deadline()))
+    }
+
+    /// One call; a refusal by the server is an error.
+    pub(crate) async fn call(
+        &self,
+        (conn, deadline): &(Arc<Conn>, Instant),
+        effect: Effect,
+        encode: impl FnOnce(u32, &mut Vec<u8>) -> Expect,
+    ) -> Result<Reply> {
+        match conn.pipe.call(*deadline, encode).await {
+            Ok(Reply::Refused(refusal)) => {
+                self.pool.report(conn, Report::Answered);
+                Err(refused(refusal).at(&self.server))
+            }
+            Ok(reply) => {
+                self.pool.report(conn, Report::Answered);
+                Ok(reply)
+            }
+            Err(error) => {
+                let report = match error {
+                    cache_kit_net::CallError::TimedOut => Report::Silent,
+                    cache_kit_net::CallError::Lost(_) => Report::Lost,
+                };
+                self.pool.report(conn, report);
+                if effect == Effect::Changes {
+                    self.has_missed();
+                }
+                Err(lost(error).at(&self.server))
+            }
+        }
+    }
+
+    /// Something did not reach the server, or may not have.
+    fn has_missed(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.missed.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Connects unless that was done, and says what is wrong.
+    pub(crate) async fn verify(&self) -> Result<()> {
+        match self.pool.verify().await {
+            Ok(_) => Ok(()),
+            Err(why) => Err(self.unavailable(why)),
+        }
+    }
+
+    fn unavailable(&self, why: Unavailable<Error>) -> Error {
+        let down = |message: &'static str, hint: &'static str| {
+            Error::new(ErrorKind::Unavailable, message).with_hint(hint).at(&self.server)
+        };
+        match why {
+            Unavailable::NoRuntime => down(
+                "there is no tokio runtime here",
+                "call it from within a tokio runtime with I/O and time enabled",
+            ),
+            Unavailable::Down(cause) => {
+                let error =
+                    down("the server was not there a moment ago", "it is looked for several times a second");
+                match cause {
+                    Some(cause) => error.with_source(self.dial_failed(cause)),
+                    None => error,
+                }
+            }
+            Unavailable::Dial(cause) => self.dial_failed(cause),
+            Unavailable::TooLate => Error::new(ErrorKind::Timeout, "no connection in time").at(&self.server),
+        }
+    }
+
+    fn dial_failed(&self, cause: DialFailure<Error>) -> Error {
+        match cause {
+            DialFailure::Failed(error) => error,
+            DialFailure::TooSlow(bound) => {
+                Error::new(ErrorKind::Timeout, format!("no connection within {bound:?}"))
+                    .with_hint("is it reachable, and does it answer? The bound is connection_timeout")
+                    .at(&self.server)
+            }
+            DialFailure::RuntimeGone => {
+                Error::new(ErrorKind::Unavailable, "the runtime to connect on was shut down").at(&self.server)
+            }
+        }
+    }
+}

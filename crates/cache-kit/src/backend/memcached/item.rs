@@ -1,0 +1,151 @@
+//! What is stored under a key: a value, or a lease that may keep one.
+//!
+//! The client flags of an item, 32 bits that the server keeps beside it, tell which. Their low eight bits are left to
+//! the types that clients in other languages note there, and are zero:
+//!
+//! | bits | meaning |
+//! |---|---|
+//! | 8 | always set: an item of no bytes whose flags are zero is the *stub* that `mg` makes, and a lease |
+//! | 9 | the value stands behind a head, for as long as somebody holds a lease over it |
+//! | 10–31 | when it was written, in units of 4 s since 1970, modulo 2^22 (194 days) |
+//!
+//! The head is the time when the lease ends (milliseconds since 1970, eight bytes) and the flags of the value (four),
+//! both big-endian.
+
+use bytes::{Buf as _, Bytes};
+
+use super::unix_time;
+
+const OURS: u32 = 1 << 8;
+const KEPT: u32 = 1 << 9;
+const TIME_SHIFT: u32 = 10;
+const TIME_MASK: u64 = (1 << 22) - 1;
+const UNIT_SECS: u64 = 4;
+const HEAD: usize = 12;
+
+/// An item as the server holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) flags: u32,
+    data: Bytes,
+    /// When the lease over it ends, in milliseconds since 1970.
+    pub(super) leased_until: Option<u64>,
+}
+
+/// The flags of a value that is written now.
+pub(super) fn flags_now() -> u32 {
+    flags_at(unix_time().as_secs())
+}
+
+fn flags_at(unix_secs: u64) -> u32 {
+    let units = (unix_secs / UNIT_SECS) & TIME_MASK;
+    OURS | (u32::try_from(units).unwrap_or(0) << TIME_SHIFT)
+}
+
+impl Item {
+    pub(super) fn new(flags: u32, mut data: Bytes) -> Self {
+        if flags & (OURS | KEPT) == OURS | KEPT && data.len() >= HEAD {
+            let (until, flags) = (data.get_u64(), data.get_u32());
+            return Self { flags, data, leased_until: Some(until) };
+        }
+        Self { flags, data, leased_until: None }
+    }
+
+    /// Whether it is a lease that keeps nothing.
+    pub(super) fn is_stub(&self) -> bool {
+        self.flags == 0 && self.data.is_empty() && self.leased_until.is_none()
+    }
+
+    /// What a reader sees, of a server that was last known to have missed something at this second (zero for never).
+    pub(super) fn visible(self, missed_at: u64) -> Option<Bytes> {
+        if self.is_stub() || (missed_at != 0 && !self.is_written_after(missed_at, unix_time().as_secs())) {
+            return None;
+        }
+        Some(self.data)
+    }
+
+    /// What it is when nobody knows whether to trust it.
+    pub(super) fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// The same value behind a head, as it is stored while it is leased; and the flags to store it with.
+    pub(super) fn leased(&self, until: u64) -> (u32, Vec<u8>) {
+        let mut data = Vec::with_capacity(HEAD + self.data.len());
+        data.extend_from_slice(&until.to_be_bytes());
+        data.extend_from_slice(&self.flags.to_be_bytes());
+        data.extend_from_slice(&self.data);
+        ((self.flags & !0xff) | OURS | KEPT, data)
+    }
+
+    /// Whether it says that it was written after this second. What others wrote says nothing.
+    fn is_written_after(&self, second: u64, now: u64) -> bool {
+        if self.flags & OURS == 0 {
+            return false;
+        }
+        let written = u64::from(self.flags >> TIME_SHIFT);
+        // Ages, since the time of writing has no more bits than for half a year.
+        let age = (now / UNIT_SECS).wrapping_sub(written) & TIME_MASK;
+        // A clock that is ahead of ours by less than a day gives an age near the end of the circle.
+        let age = if age > TIME_MASK - 86_400 / UNIT_SECS { 0 } else { age };
+        age < (now / UNIT_SECS).saturating_sub(second / UNIT_SECS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    #[test]
+    fn flags_leave_the_low_bits_to_others_and_are_never_zero() {
+        for secs in [0, 1, NOW, u64::MAX] {
+            assert_eq!(flags_at(secs) & 0xff, 0);
+            assert_ne!(flags_at(secs), 0);
+            assert_eq!(flags_at(secs) & KEPT, 0);
+        }
+    }
+
+    #[test]
+    fn a_stub_is_nothing_and_an_empty_value_is_a_value() {
+        assert!(Item::new(0, Bytes::new()).is_stub());
+        assert_eq!(Item::new(0, Bytes::new()).visible(0), None);
+        assert_eq!(Item::new(flags_at(NOW), Bytes::new()).visible(0), Some(Bytes::new()));
+        assert_eq!(Item::new(0, Bytes::from("x")).visible(0), Some(Bytes::from("x")), "of another client");
+    }
+
+    #[test]
+    fn a_value_that_is_leased_comes_back_as_it_was() {
+        for flags in [flags_at(NOW), 0, 16] {
+            let item = Item::new(flags, Bytes::from("value"));
+            let (head_flags, data) = item.leased(77);
+            let leased = Item::new(head_flags, data.into());
+            assert_eq!((leased.flags, leased.leased_until), (flags, Some(77)));
+            assert_eq!(leased.clone().visible(0), Some(Bytes::from("value")));
+            assert!(!leased.is_stub());
+        }
+        // Too short to be one of ours.
+        let short = Item::new(OURS | KEPT, Bytes::from("short"));
+        assert_eq!(short.leased_until, None);
+    }
+
+    #[test]
+    fn what_was_written_before_the_server_was_away_is_not_trusted() {
+        let written = |ago: u64| Item::new(flags_at(NOW - ago), Bytes::from("x"));
+        for (ago, missed, trusted) in [
+            (100, 50, false),
+            (50, 50, false),
+            (40, 50, true),
+            (0, 50, true),
+            (0, 0, false),
+            (3_600, 86_400, true),
+            (90 * 86_400, 86_400, false),
+        ] {
+            assert_eq!(written(ago).is_written_after(NOW - missed, NOW), trusted, "{ago} {missed}");
+        }
+        assert!(!Item::new(0, Bytes::from("x")).is_written_after(NOW - 50, NOW), "says nothing of its time");
+        let ahead = Item::new(flags_at(NOW + 60), Bytes::from("x"));
+        assert!(ahead.is_written_after(NOW - 50, NOW), "a clock that is ahead of ours");
+    }
+}
