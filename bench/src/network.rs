@@ -5,6 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 /// The keys that readers choose from.
 pub const KEYS: usize = 2_000;
 
@@ -83,6 +86,29 @@ pub async fn measure(client: &Peer, tasks: usize, time: Duration, size: usize) -
     let at = |share: f64| f64::from(took[((took.len() - 1) as f64 * share) as usize]) / 1e3;
     let count = took.len() as f64;
     Cell { per_second: count / wall, p50: at(0.5), p99: at(0.99), cpu: cpu / count * 1e6 }
+}
+
+/// A socket that sends requests which were put together before, reads as many answers, and counts: what the wire and
+/// the server allow.
+pub async fn pipelining(port: u16, requests: &[u8], answers: usize, in_flight: usize, time: Duration) -> Cell {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+    socket.set_nodelay(true).expect("no delay");
+    let mut answers = vec![0; answers];
+    let (began, before, mut count, mut took) = (Instant::now(), cpu(), 0_u64, Vec::new());
+    while began.elapsed() < time {
+        let start = Instant::now();
+        let (mut from, mut to) = socket.split();
+        // Side by side: with enough in flight, both buffers fill.
+        let (written, read) = tokio::join!(to.write_all(requests), from.read_exact(&mut answers));
+        written.expect("written");
+        read.expect("answered");
+        took.push(start.elapsed().as_secs_f64() * 1e6);
+        count += in_flight as u64;
+    }
+    let (wall, cpu) = (began.elapsed().as_secs_f64(), (cpu() - before).as_secs_f64());
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    Cell { per_second: count as f64 / wall, p50: at(0.5), p99: at(0.99), cpu: cpu / count as f64 * 1e6 }
 }
 
 /// The middle one of some numbers.

@@ -7,15 +7,13 @@
 //! rounds. Only the ratios travel. CPU is that of this process. `bench/results` keeps what runs have printed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cache_kit::backend::{CacheBackend, RedisBackend, RedisConfig};
-use cache_kit_bench::network::{Cell, KEYS, Peer, Plan, cpu, key};
+use cache_kit_bench::network::{Cell, KEYS, Peer, Plan, key, pipelining};
 use cache_kit_test_support::{Direction, Fault, FaultProxy, RedisServer};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{Mutex, Semaphore};
 
 /// Keys in one multi-get.
@@ -184,8 +182,6 @@ async fn exclusive(port: u16) -> Vec<Peer> {
 
 /// A socket that sends so many requests, reads as many answers, and counts: what the wire and the server allow.
 async fn bare_socket(port: u16, in_flight: usize, many: bool, time: Duration, size: usize) -> Cell {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
-    socket.set_nodelay(true).expect("no delay");
     let mut request = Vec::new();
     for n in 0..in_flight {
         let keys: Vec<String> = match many {
@@ -199,27 +195,10 @@ async fn bare_socket(port: u16, in_flight: usize, many: bool, time: Duration, si
         }
     }
     let answer = match many {
-        true => {
-            format!("*{MANY}\r\n").len() + MANY * (format!("${}\r\n", size / MANY).len() + size / MANY + 2)
-        }
+        true => format!("*{MANY}\r\n").len() + MANY * (format!("${}\r\n", size / MANY).len() + size / MANY + 2),
         false => format!("${size}\r\n").len() + size + 2,
     };
-    let mut answers = vec![0; answer * in_flight];
-    let (began, before, mut count, mut took) = (Instant::now(), cpu(), 0_u64, Vec::new());
-    while began.elapsed() < time {
-        let start = Instant::now();
-        let (mut from, mut to) = socket.split();
-        // Side by side: with enough in flight, both buffers fill.
-        let (written, read) = tokio::join!(to.write_all(&request), from.read_exact(&mut answers));
-        written.expect("written");
-        read.expect("answered");
-        took.push(start.elapsed().as_secs_f64() * 1e6);
-        count += in_flight as u64;
-    }
-    let (wall, cpu) = (began.elapsed().as_secs_f64(), (cpu() - before).as_secs_f64());
-    took.sort_by(f64::total_cmp);
-    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
-    Cell { per_second: count as f64 / wall, p50: at(0.5), p99: at(0.99), cpu: cpu / count as f64 * 1e6 }
+    pipelining(port, &request, answer * in_flight, in_flight, time).await
 }
 
 async fn store(server: &RedisServer, size: usize) {
