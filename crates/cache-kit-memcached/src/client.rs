@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 
-use crate::conn::{Conn, unexpected};
+use crate::conn::{Awaited, Conn, unexpected};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::WireKey;
 use crate::protocol::{
@@ -216,7 +216,8 @@ impl Client {
         ask(upstream, &conn, Effect::Reads, |opaque, out| {
             options.opaque = Some(opaque);
             request::mg(out, &wire, &options);
-            Expect::get(options.opaque, limits)
+            let expect = Expect::get(options.opaque, limits);
+            if options.vivify.is_some() { Awaited::vivifying(expect, key) } else { expect.into() }
         })
         .await
     }
@@ -287,7 +288,7 @@ impl Client {
         ask(upstream, &conn, Effect::Changes, |opaque, out| {
             options.opaque = Some(opaque);
             request::ma(out, &wire, &options);
-            Expect::arithmetic(options.opaque)
+            Expect::arithmetic(options.opaque).into()
         })
         .await
     }
@@ -306,7 +307,7 @@ impl Client {
         let sent = upstream.call(&conn, Effect::Reads, |_, out| {
             let written = request::me(out, &wire);
             debug_assert!(written.is_ok(), "looked at before");
-            Expect::debug()
+            Expect::debug().into()
         });
         match sent.await? {
             Reply::Debug(text) => Ok(text),
@@ -375,7 +376,7 @@ async fn one(
     let conn = upstream.connection().await?;
     let encode = |_, out: &mut Vec<u8>| {
         write(out);
-        expect
+        expect.into()
     };
     upstream.call(&conn, effect, encode).await
 }
@@ -384,7 +385,7 @@ async fn ask(
     upstream: &Upstream,
     conn: &(Arc<Conn>, Instant),
     effect: Effect,
-    encode: impl FnOnce(u32, &mut Vec<u8>) -> Expect,
+    encode: impl FnOnce(u32, &mut Vec<u8>) -> Awaited,
 ) -> Result<Answer> {
     match upstream.call(conn, effect, encode).await? {
         Reply::Meta(reply) => Ok(Answer { reply, connection: ConnectionId(conn.0.pipe.id()) }),
@@ -419,7 +420,7 @@ async fn store(
         options.opaque = Some(opaque);
         let written = request::ms(out, &wire, value, &options);
         debug_assert!(written.is_ok(), "no item is as long as that");
-        Expect::set(options.opaque)
+        Expect::set(options.opaque).into()
     })
     .await
 }
@@ -434,7 +435,7 @@ async fn remove(
     ask(upstream, conn, effect(options.compare_cas), |opaque, out| {
         options.opaque = Some(opaque);
         request::md(out, &wire, &options);
-        Expect::delete(options.opaque)
+        Expect::delete(options.opaque).into()
     })
     .await
 }
@@ -457,7 +458,7 @@ async fn get_from(upstream: &Upstream, keys: &[&[u8]], wanted: &[usize]) -> Vec<
                 upstream
                     .call(&conn, Effect::Reads, |_, out| {
                         request::get(out, &list);
-                        Expect::values(list, limits)
+                        Expect::values(list, limits).into()
                     })
                     .await
             }
@@ -475,7 +476,7 @@ async fn get_from(upstream: &Upstream, keys: &[&[u8]], wanted: &[usize]) -> Vec<
             let opaque = Some(opaque);
             let options = GetOptions { value: true, client_flags: true, opaque, ..GetOptions::default() };
             request::mg(out, &wires[at], &options);
-            Expect::get(opaque, limits)
+            Expect::get(opaque, limits).into()
         });
         (at, answer.await.map(|answer| value_of(answer.reply)))
     });

@@ -10,7 +10,8 @@ use cache_kit_net::{
 };
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Expect, Limits, Refusal, Reply, StatsTopic, decode, request};
+use crate::key::WireKey;
+use crate::protocol::{DeleteOptions, Expect, Limits, Refusal, Reply, StatsTopic, decode, request};
 use crate::settings::Dialing;
 
 /// What memcached takes by default, header and key included (`-I`).
@@ -19,12 +20,45 @@ const ITEM_SIZE_MAX: usize = 1 << 20;
 /// The protocol, for the driver of a connection.
 pub(crate) struct Memcached;
 
+/// What a request expects, and the key on which it may leave a stub behind.
+pub(crate) struct Awaited {
+    expect: Expect,
+    vivified: Option<Box<[u8]>>,
+}
+
+impl Awaited {
+    /// The answer to a `mg` that makes a stub where there is nothing.
+    pub(crate) fn vivifying(expect: Expect, key: &[u8]) -> Self {
+        Self { expect, vivified: Some(key.into()) }
+    }
+}
+
+impl From<Expect> for Awaited {
+    fn from(expect: Expect) -> Self {
+        Self { expect, vivified: None }
+    }
+}
+
 impl Protocol for Memcached {
-    type Expect = Expect;
+    type Expect = Awaited;
     type Reply = Reply;
 
-    fn decode(&mut self, expect: &mut Expect, input: &mut BytesMut) -> Result<Option<Reply>, &'static str> {
-        decode(expect, input).map_err(|violation| violation.as_str())
+    fn decode(&mut self, awaited: &mut Awaited, input: &mut BytesMut) -> Result<Option<Reply>, &'static str> {
+        decode(&mut awaited.expect, input).map_err(|violation| violation.as_str())
+    }
+
+    /// A caller that has won and is not there to fill would keep everybody else waiting until its stub expires.
+    fn abandoned(awaited: Awaited, reply: Reply) -> Option<(Vec<u8>, Awaited)> {
+        let (Some(key), Reply::Meta(reply)) = (awaited.vivified, reply) else { return None };
+        let is_stub = reply.value.as_ref().is_none_or(bytes::Bytes::is_empty) && reply.client_flags == 0;
+        if !reply.won || reply.stale || !is_stub {
+            return None;
+        }
+        // Without a number to compare with it could be somebody's value by now.
+        let options = DeleteOptions { compare_cas: Some(reply.cas?), ..DeleteOptions::default() };
+        let mut out = Vec::new();
+        request::md(&mut out, &WireKey::new(&key), &options);
+        Some((out, Expect::delete(None).into()))
     }
 
     fn ends(&self, reply: &Reply) -> bool {
@@ -105,7 +139,7 @@ impl Dialer {
         if let Some(credentials) = &self.settings.credentials {
             let sent = pipe.call(deadline, |_, out| {
                 request::auth(out, credentials);
-                Expect::authenticated()
+                Expect::authenticated().into()
             });
             match sent.await.map_err(lost)? {
                 Reply::Done => {}
@@ -116,11 +150,11 @@ impl Dialer {
         // The meta protocol itself is asked for something: an older server calls it an error.
         let no_op = pipe.call(deadline, |_, out| {
             request::mn(out);
-            Expect::no_op()
+            Expect::no_op().into()
         });
         let settings = pipe.call(deadline, |_, out| {
             request::stats(out, StatsTopic::Settings);
-            Expect::stats()
+            Expect::stats().into()
         });
         match no_op.await.map_err(lost)? {
             Reply::NoOp => {}

@@ -7,9 +7,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use cache_kit_net::{DialFailure, Limits, Pool, Report, Unavailable};
 
 use crate::address::Server;
-use crate::conn::{Conn, Dialer, lost, refused};
+use crate::conn::{Awaited, Conn, Dialer, lost, refused};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::{Expect, Reply};
+use crate::protocol::Reply;
 use crate::settings::Dialing;
 
 /// A server that the client spreads its keys over.
@@ -82,7 +82,7 @@ impl Upstream {
         &self,
         (conn, deadline): &(Arc<Conn>, Instant),
         effect: Effect,
-        encode: impl FnOnce(u32, &mut Vec<u8>) -> Expect,
+        encode: impl FnOnce(u32, &mut Vec<u8>) -> Awaited,
     ) -> Result<Reply> {
         match conn.pipe.call(*deadline, encode).await {
             Ok(Reply::Refused(refusal)) => {

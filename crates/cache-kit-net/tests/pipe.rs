@@ -67,6 +67,41 @@ async fn callers_that_go_away_leave_the_others_their_answers() {
     assert_eq!(server.counts().2, 1, "the first connection serves to the end");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_answer_leaves_behind_that_nobody_received_is_cleared_up() {
+    let lent = Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
+    let log = Arc::clone(&lent);
+    let server = Server::with(move |from, to| {
+        for line in from.lines() {
+            let line = line?;
+            let mut words = line.split(' ').skip(1);
+            match (words.next(), words.next()) {
+                (Some("lend"), Some(what)) => assert!(log.lock().unwrap().insert(what.to_owned())),
+                (Some("back"), Some(what)) => assert!(log.lock().unwrap().remove(what)),
+                _ => {}
+            }
+            to.write_all(format!("{line}\n").as_bytes())?;
+        }
+        Ok(())
+    });
+    let pipe = server.connect().await;
+    let mut received = 0;
+    for n in 0..2_000_u32 {
+        let text = format!("lend {n}");
+        let mut call = Box::pin(ask(&pipe, &text));
+        for _ in 0..n % 4 {
+            if std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await {
+                received += 1;
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    ask(&pipe, "last").await.unwrap();
+    until("what nobody has is back", || lent.lock().unwrap().len() == received).await;
+    assert!(received < 2_000, "nobody went away");
+}
+
 #[tokio::test]
 async fn an_answer_in_pieces_is_an_answer() {
     let server = Server::with(|from, to| {

@@ -74,7 +74,7 @@ impl<P: Protocol> Driver<P> {
     }
 
     fn hand_out(&mut self) -> Result<usize, Lost> {
-        let mut answered = 0;
+        let (mut answered, mut unclaimed) = (0, Vec::new());
         let result = loop {
             if self.input.is_empty() {
                 break Ok(answered);
@@ -82,24 +82,32 @@ impl<P: Protocol> Driver<P> {
             if self.claimed.is_empty() {
                 self.queue.claim(&mut self.claimed, CLAIM);
             }
-            let Some(slot) = self.claimed.front_mut() else {
+            let Some(mut slot) = self.claimed.pop_front() else {
                 break Err(Lost::Violation("bytes that nobody asked for"));
             };
             match self.protocol.decode(&mut slot.expect, &mut self.input) {
                 Ok(Some(reply)) => {
                     let ends = self.protocol.ends(&reply);
-                    slot.answer(Ok(reply));
-                    self.claimed.pop_front();
+                    unclaimed.extend(slot.answer(reply));
                     answered += 1;
                     if ends {
                         break Err(Lost::Violation("an answer after which the next may be out of step"));
                     }
                 }
-                Ok(None) => break Ok(answered),
-                Err(what) => break Err(Lost::Violation(what)),
+                Ok(None) => {
+                    self.claimed.push_front(slot);
+                    break Ok(answered);
+                }
+                Err(what) => {
+                    self.claimed.push_front(slot);
+                    break Err(Lost::Violation(what));
+                }
             }
         };
         self.queue.put_back(&mut self.claimed);
+        for (reply, expect) in unclaimed {
+            self.queue.abandon(expect, reply);
+        }
         if answered > 0 {
             self.queue.heard();
         }

@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
 use self::driver::Driver;
-use self::queue::{Queue, Slot};
+use self::queue::{Answer, Queue, Slot};
 use crate::permit::Permit;
 use crate::pool::Connection;
 use crate::stream::Stream;
@@ -49,6 +49,13 @@ pub trait Protocol: Send + 'static {
         expect: &mut Self::Expect,
         input: &mut BytesMut,
     ) -> Result<Option<Self::Reply>, &'static str>;
+
+    /// What to send after an answer that nobody received, because its caller has gone or its deadline has passed: where
+    /// it has left something on the server that somebody must clear up. The request, and what it expects.
+    fn abandoned(expect: Self::Expect, reply: Self::Reply) -> Option<(Vec<u8>, Self::Expect)> {
+        let _ = (expect, reply);
+        None
+    }
 
     /// Whether the connection ends after this answer, because what follows may be out of step.
     fn ends(&self, reply: &Self::Reply) -> bool {
@@ -157,8 +164,9 @@ impl<P: Protocol> Pipe<P> {
         let (answer, answered) = oneshot::channel();
         let slot = |expect| Slot { expect, answer: Some(answer), deadline };
         self.queue.push(|opaque, out| slot(encode(opaque, out)))?;
-        match answered.await {
-            Ok(answer) => answer,
+        let mut awaiting = Awaiting { queue: &self.queue, answered };
+        match (&mut awaiting.answered).await {
+            Ok(answer) => answer.map(|(reply, _)| reply),
             Err(_) => Err(CallError::Lost(Lost::Dropped)),
         }
     }
@@ -181,6 +189,23 @@ impl<P: Protocol> Pipe<P> {
     #[must_use]
     pub const fn precision() -> Duration {
         watchdog::TICK
+    }
+}
+
+/// A caller that waits for its answer. Dropped with an answer that has come and was not looked at, it sees to what the
+/// answer has left behind.
+struct Awaiting<'a, P: Protocol> {
+    queue: &'a Queue<P>,
+    answered: oneshot::Receiver<Answer<P>>,
+}
+
+impl<P: Protocol> Drop for Awaiting<'_, P> {
+    fn drop(&mut self) {
+        // From here on the driver finds nobody; what it sent before is here.
+        self.answered.close();
+        if let Ok(Ok((reply, expect))) = self.answered.try_recv() {
+            self.queue.abandon(expect, reply);
+        }
     }
 }
 

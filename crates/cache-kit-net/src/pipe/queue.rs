@@ -13,18 +13,27 @@ use super::{CallError, Lost, PipeLimits, Protocol};
 use crate::stream::Direct;
 use crate::watchdog::{self, Overdue};
 
+/// What a caller gets: its answer, and what it had expected, for whom it finds no more.
+pub(super) type Answer<P> = Result<(<P as Protocol>::Reply, <P as Protocol>::Expect), CallError>;
+
 /// One call under way. Its place is kept when its caller has gone, until its answer has come.
 pub(super) struct Slot<P: Protocol> {
     pub(super) expect: P::Expect,
-    pub(super) answer: Option<oneshot::Sender<Result<P::Reply, CallError>>>,
+    pub(super) answer: Option<oneshot::Sender<Answer<P>>>,
     pub(super) deadline: Instant,
 }
 
 impl<P: Protocol> Slot<P> {
-    pub(super) fn answer(&mut self, answer: Result<P::Reply, CallError>) {
-        if let Some(sender) = self.answer.take() {
+    /// Hands the answer to the caller; gives it back where nobody is there any more.
+    pub(super) fn answer(self, reply: P::Reply) -> Option<(P::Reply, P::Expect)> {
+        let Some(sender) = self.answer else { return Some((reply, self.expect)) };
+        sender.send(Ok((reply, self.expect))).err().and_then(Result::ok)
+    }
+
+    fn lose(self, lost: Lost) {
+        if let Some(sender) = self.answer {
             // Nobody may be there any more.
-            drop(sender.send(answer));
+            drop(sender.send(Err(CallError::Lost(lost))));
         }
     }
 }
@@ -120,6 +129,23 @@ impl<P: Protocol> Queue<P> {
         Ok(())
     }
 
+    /// Sees to what an answer has left behind that nobody received.
+    pub(super) fn abandon(&self, expect: P::Expect, reply: P::Reply) {
+        let Some((request, expect)) = P::abandoned(expect, reply) else { return };
+        let mut state = self.lock();
+        if state.lost.is_some() {
+            return;
+        }
+        state.out.extend_from_slice(&request);
+        state.slots.push_back(Slot { expect, answer: None, deadline: Instant::now() });
+        self.calls.store(state.slots.len(), Ordering::Relaxed);
+        let driver = state.sleeping.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
     /// Gives the oldest calls to the driver, at most so many. It is awake: callers leave it to it to write.
     pub(super) fn claim(&self, into: &mut VecDeque<Slot<P>>, most: usize) {
         let mut state = self.lock();
@@ -134,7 +160,7 @@ impl<P: Protocol> Queue<P> {
         // It may have ended meanwhile, and these were not there to be told.
         if let Some(lost) = state.lost {
             drop(state);
-            claimed.drain(..).for_each(|mut slot| slot.answer(Err(CallError::Lost(lost))));
+            claimed.drain(..).for_each(|slot| slot.lose(lost));
             return;
         }
         while let Some(slot) = claimed.pop_back() {
@@ -182,7 +208,7 @@ impl<P: Protocol> Queue<P> {
         let driver = state.sleeping.take();
         self.calls.store(0, Ordering::Relaxed);
         drop(state);
-        slots.into_iter().for_each(|mut slot| slot.answer(Err(CallError::Lost(lost))));
+        slots.into_iter().for_each(|slot| slot.lose(lost));
         self.room.notify_waiters();
         if let Some(driver) = driver {
             driver.wake();

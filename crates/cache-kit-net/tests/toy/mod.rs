@@ -38,6 +38,12 @@ impl Protocol for Lines {
         Ok(Some(text.to_owned()))
     }
 
+    /// What was lent to somebody who is not there goes back.
+    fn abandoned(_: u32, reply: String) -> Option<(Vec<u8>, u32)> {
+        let lent = reply.strip_prefix("lend ")?;
+        Some((format!("0 back {lent}\n").into_bytes(), 0))
+    }
+
     fn ends(&self, reply: &String) -> bool {
         reply == "the end"
     }

@@ -37,6 +37,10 @@ pub struct Capabilities {
     pub transactions: bool,
     /// How fills are protected from invalidations that overtake them.
     pub fence: Fence,
+    /// Whether [`acquire`](super::CacheBackend::acquire) is as good a read as [`get`](super::CacheBackend::get): one
+    /// round trip, and nothing changed where the key holds a value. A reader that will load what is not there then asks
+    /// by `acquire`, and a miss costs no round trip for its lease.
+    pub lease_on_read: bool,
     /// How much longer than asked an entry may live; it never lives shorter.
     pub ttl_resolution: Duration,
     /// The longest key in bytes that is stored as it is, if there is a limit.
@@ -61,6 +65,7 @@ impl Capabilities {
             pub_sub: false,
             transactions: false,
             fence: Fence::None,
+            lease_on_read: false,
             ttl_resolution: Duration::from_secs(1),
             max_key_bytes: None,
             max_value_bytes: None,

@@ -51,6 +51,8 @@ struct State {
     /// Followers that have not taken the result or gone away.
     waiting: usize,
     detached: bool,
+    /// A lease that came with a follower's own look at the backend, for a leader that has none yet.
+    offered: Option<Lease>,
 }
 
 enum Phase {
@@ -95,7 +97,7 @@ impl Flights {
                     return Role::Follow(Follower::new(self, key, flight));
                 }
                 Phase::Orphaned { lease } => {
-                    let lease = lease.take();
+                    let lease = lease.take().or_else(|| state.offered.take());
                     state.phase = Phase::Running;
                     return Role::Lead(Leader::new(self, key, flight, lease));
                 }
@@ -105,7 +107,7 @@ impl Flights {
         }
         let flight = Arc::new(Flight {
             tag,
-            state: Mutex::new(State { phase: Phase::Running, waiting: 0, detached: false }),
+            state: Mutex::new(State { phase: Phase::Running, waiting: 0, detached: false, offered: None }),
             wake: Notify::new(),
         });
         let flights = table.entry(key.into()).or_default();
@@ -207,6 +209,12 @@ impl Leader {
         Follower::new(&self.flights, &self.key, &self.flight)
     }
 
+    /// A lease that a follower brought. Good only for a load that has not begun: what happened to the key before the
+    /// lease was granted, it does not tell.
+    pub(super) fn take_offered(&self) -> Option<Lease> {
+        lock(&self.flight.state).offered.take()
+    }
+
     /// Whether the key was invalidated since the flight began.
     pub(super) fn is_detached(&self) -> bool {
         lock(&self.flight.state).detached
@@ -255,17 +263,33 @@ pub(super) struct Follower {
     flights: Arc<Flights>,
     key: Box<str>,
     flight: Arc<Flight>,
+    /// What this follower has offered, and must give back unless somebody took it.
+    offered: Option<Lease>,
     over: bool,
 }
 
 impl Follower {
     fn new(flights: &Arc<Flights>, key: &str, flight: &Arc<Flight>) -> Self {
         flights.followers.fetch_add(1, Ordering::Relaxed);
-        Self { flights: Arc::clone(flights), key: key.into(), flight: Arc::clone(flight), over: false }
+        let (flights, flight) = (Arc::clone(flights), Arc::clone(flight));
+        Self { flights, key: key.into(), flight, offered: None, over: false }
     }
 
     pub(super) fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Brings a lease that the leader may use.
+    pub(super) fn offer(&mut self, lease: Lease) {
+        self.offered = Some(lease.clone());
+        // One that is there already is void: the backend has granted a newer one.
+        lock(&self.flight.state).offered = Some(lease);
+    }
+
+    /// Takes back what was offered, if nobody has taken it.
+    pub(super) fn reclaim(&mut self) -> Option<Lease> {
+        let own = self.offered.take()?;
+        lock(&self.flight.state).offered.take_if(|offered| *offered == own)
     }
 
     /// Waits for the end of the flight. Cancel-safe.
@@ -289,7 +313,7 @@ impl Follower {
             Phase::Done(landed) => Wait::Landed(Arc::clone(landed)),
             Phase::Gone => Wait::Gone,
             Phase::Orphaned { lease } => {
-                let lease = lease.take();
+                let lease = lease.take().or_else(|| state.offered.take());
                 state.phase = Phase::Running;
                 Wait::Lead(Leader::new(&self.flights, &self.key, &self.flight, lease))
             }

@@ -171,3 +171,27 @@ fn types_fly_apart_and_are_detached_together() {
     assert!(number.is_detached() && text.is_detached());
     assert_eq!(flights.len(), 0);
 }
+
+#[test]
+fn a_lease_that_a_follower_brings_is_the_leaders_or_goes_back() {
+    let flights = Flights::new();
+    let leader = lead(&flights);
+    let (mut first, mut second) = (follow(&flights), follow(&flights));
+    first.offer(Lease::new(1));
+    assert_eq!(leader.take_offered(), Some(Lease::new(1)));
+    assert_eq!(first.reclaim(), None, "it was taken");
+    second.offer(Lease::new(2));
+    assert_eq!(second.reclaim(), Some(Lease::new(2)));
+    assert_eq!((leader.take_offered(), second.reclaim()), (None, None));
+
+    // A newer one takes the place of an older one, which is void.
+    first.offer(Lease::new(3));
+    second.offer(Lease::new(4));
+    assert_eq!(first.reclaim(), None);
+    // And goes with the lead.
+    assert!(poll(&mut first).is_none());
+    drop(leader);
+    let Some(Wait::Lead(next)) = poll(&mut first) else { panic!("no lead") };
+    assert_eq!(next.lease, Some(Lease::new(4)));
+    assert_eq!(second.reclaim(), None);
+}

@@ -143,7 +143,8 @@ impl<B: CacheBackend> Engine<B> {
         let mut seen = match missed {
             // What is not known must not be written over.
             Missed::Unknown(error) => return Leased::Permit(Permit::Unknown, Some(error)),
-            Missed::Absent => None,
+            // Taken when the flight was joined.
+            Missed::Absent | Missed::Leased(..) => None,
             Missed::Unusable(entry) => Some(entry),
         };
         // Once for what the lookup saw, and once more for what came since, if that is of no use either.
@@ -154,7 +155,14 @@ impl<B: CacheBackend> Engine<B> {
                     lead.leader().lease = Some(lease);
                     return Leased::Permit(Permit::Lease, None);
                 }
-                Ok(Acquired::Busy { .. }) => return Leased::Permit(Permit::LeftToOther, None),
+                Ok(Acquired::Busy { .. }) => {
+                    // The one that has it may be a reader of this cache who was here first and leads nothing.
+                    let leader = lead.leader();
+                    let offered = self.core.looking.wait(request.key.hash(), || leader.take_offered()).await;
+                    let permit = if offered.is_some() { Permit::Lease } else { Permit::LeftToOther };
+                    lead.leader().lease = offered;
+                    return Leased::Permit(permit, None);
+                }
                 Ok(Acquired::Present { value }) => value,
                 Ok(Acquired::Unfenced) => match self.second_look(request, seen.as_ref()).await {
                     Ok(Some(entry)) => entry,

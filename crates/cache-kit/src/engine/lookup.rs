@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use super::{Engine, Request};
-use crate::backend::{CacheBackend, Peek};
+use super::looking::Looker;
+use super::{Engine, LEASE_LIFE, Request};
+use crate::backend::{Acquired, CacheBackend, Lease, Peek};
 use crate::clock::Tick;
 use crate::entity::CacheValue;
 use crate::entry::{self, Header, Reject};
@@ -23,6 +24,8 @@ pub(super) struct Found<T> {
 pub(super) enum Missed {
     /// The key holds nothing.
     Absent,
+    /// The key holds nothing, and the lookup has brought the lease of it.
+    Leased(Lease, Looker),
     /// The key holds this, which is stale or cannot be read.
     Unusable(Bytes),
     /// The backend could not tell.
@@ -33,7 +36,18 @@ impl Missed {
     pub(super) fn into_error(self) -> Option<Error> {
         match self {
             Self::Unknown(error) => Some(error),
-            Self::Absent | Self::Unusable(_) => None,
+            Self::Absent | Self::Leased(..) | Self::Unusable(_) => None,
+        }
+    }
+
+    /// The lease that the lookup has brought, to be taken care of.
+    pub(super) fn take_lease(&mut self) -> Option<(Lease, Looker)> {
+        match std::mem::replace(self, Self::Absent) {
+            Self::Leased(lease, looker) => Some((lease, looker)),
+            other => {
+                *self = other;
+                None
+            }
         }
     }
 }
@@ -58,6 +72,31 @@ impl<B: CacheBackend> Engine<B> {
         let answer = match self.fetch(request.key.as_str()).await {
             Ok(Some(entry)) => self.judge(request, entry, accepts),
             Ok(None) => Err(Missed::Absent),
+            Err(error) => Err(Missed::Unknown(error)),
+        };
+        self.count_lookup(request, answer.as_ref().err());
+        self.tell_lookup(request, started, answer.as_ref().err());
+        answer
+    }
+
+    /// Asks the backend and reads the entry, for a reader that will load what is not there. Where a lookup can take the
+    /// lease of an absent key with it, it does.
+    pub(super) async fn look_up_to_load<T: CacheValue>(
+        &self,
+        request: &Request<'_>,
+        accepts: fn(&T) -> bool,
+    ) -> Result<Found<T>, Missed> {
+        if !self.core.capabilities.lease_on_read {
+            return self.look_up(request, accepts).await;
+        }
+        let Some(looker) = self.core.looking.begin(request.key.hash()) else {
+            return self.look_up(request, accepts).await;
+        };
+        let started = self.observer.start(&self.settings.clock);
+        let answer = match self.backend().acquire(request.key.as_str(), None, LEASE_LIFE).await {
+            Ok(Acquired::Present { value }) => self.judge(request, value, accepts),
+            Ok(Acquired::Granted { lease, .. }) => Err(Missed::Leased(lease, looker)),
+            Ok(Acquired::Busy { .. } | Acquired::Unfenced) => Err(Missed::Absent),
             Err(error) => Err(Missed::Unknown(error)),
         };
         self.count_lookup(request, answer.as_ref().err());

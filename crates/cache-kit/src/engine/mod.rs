@@ -18,6 +18,7 @@ mod chain;
 mod fill;
 mod flight;
 mod load;
+mod looking;
 mod lookup;
 mod read;
 mod write;
@@ -31,6 +32,7 @@ pub(crate) use load::{Load, OnceLoad};
 pub(crate) use read::Answer;
 
 use self::flight::Flights;
+use self::looking::Looking;
 use crate::backend::{CacheBackend, Capabilities, Fence};
 use crate::clock::Clock;
 use crate::entry::Codec;
@@ -83,6 +85,8 @@ struct Core<B> {
     backend: B,
     capabilities: Capabilities,
     flights: Arc<Flights>,
+    /// Lookups that may bring a lease.
+    pub(super) looking: Arc<Looking>,
     counters: Counters,
     /// Counts invalidations, for fills of backends without a fence.
     invalidations: AtomicU64,
@@ -124,6 +128,7 @@ impl<B: CacheBackend> Engine<B> {
             backend,
             capabilities,
             flights: Flights::new(),
+            looking: Looking::new(),
             counters: Counters::new(),
             invalidations: AtomicU64::new(0),
         };

@@ -9,10 +9,11 @@ use tokio::runtime::Handle;
 use super::chain;
 use super::flight::{Follower, Landed, Leader, Role, Wait};
 use super::load::Load;
+use super::looking::Looker;
 use super::lookup::{Found, Missed};
 use super::{Engine, Request};
 use crate::CacheStrategy;
-use crate::backend::CacheBackend;
+use crate::backend::{CacheBackend, Lease};
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Event;
@@ -74,14 +75,14 @@ impl<B: CacheBackend> Engine<B> {
     async fn load_inline<T, L>(
         &self,
         request: &Request<'_>,
-        missed: Missed,
+        mut missed: Missed,
         loader: &mut L,
     ) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T>,
     {
-        match self.join(request).await? {
+        match self.join(request, missed.take_lease()).await? {
             Turn::Landed(answer) => answer.map(|answer| answer.after(missed)),
             Turn::Lead(lead) => {
                 let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
@@ -93,14 +94,14 @@ impl<B: CacheBackend> Engine<B> {
     async fn load_owned<T, L>(
         &self,
         request: &Request<'_>,
-        missed: Missed,
+        mut missed: Missed,
         mut loader: L,
     ) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T> + 'static,
     {
-        let lead = match self.join(request).await? {
+        let lead = match self.join(request, missed.take_lease()).await? {
             Turn::Landed(answer) => return answer.map(|answer| answer.after(missed)),
             Turn::Lead(lead) => lead,
         };
@@ -148,7 +149,7 @@ impl<B: CacheBackend> Engine<B> {
         accepts: fn(&T) -> bool,
     ) -> Result<Step<T>> {
         Ok(match request.strategy {
-            CacheStrategy::Refresh => match self.look_up(request, accepts).await {
+            CacheStrategy::Refresh => match self.look_up_to_load(request, accepts).await {
                 Ok(found) => Step::Done(Answer::cached(found)),
                 Err(missed) => Step::Load(missed),
             },
@@ -169,21 +170,39 @@ impl<B: CacheBackend> Engine<B> {
         Ok(Answer::loaded(loaded.value, Stored::NotAsked, None))
     }
 
-    /// Joins the load of this key and waits for it, or gets to lead it.
-    async fn join<T: CacheValue>(&self, request: &Request<'_>) -> Result<Turn<'_, B, T>> {
+    /// Joins the load of this key and waits for it, or gets to lead it; with the lease that the lookup may have
+    /// brought.
+    async fn join<T: CacheValue>(
+        &self,
+        request: &Request<'_>,
+        looked: Option<(Lease, Looker)>,
+    ) -> Result<Turn<'_, B, T>> {
+        let (mut lease, mut looker) = looked.unzip();
         let (key, tag) = (request.key.as_str(), TypeId::of::<T>());
         if chain::contains(self.id(), key, tag) {
+            self.release_at_once(key, lease);
             return Err(Error::new(ErrorKind::Reentrant, "a loader asked for the key that it is loading")
                 .with_hint("inside a loader, read the source or another key"));
         }
         loop {
             let leader = match self.core.flights.enter(key, tag) {
-                Role::Lead(leader) => leader,
-                Role::Follow(follower) => match self.follow(follower).await {
-                    Wait::Landed(landed) => return Ok(Turn::Landed(self.share(&landed))),
-                    Wait::Lead(leader) => leader,
-                    Wait::Gone => continue,
-                },
+                Role::Lead(mut leader) => {
+                    // The newest is the one that holds.
+                    leader.lease = lease.take().or_else(|| leader.lease.take());
+                    drop(looker.take());
+                    leader
+                }
+                Role::Follow(mut follower) => {
+                    if let Some(lease) = lease.take() {
+                        follower.offer(lease);
+                    }
+                    drop(looker.take());
+                    match self.follow(follower).await {
+                        Wait::Landed(landed) => return Ok(Turn::Landed(self.share(&landed))),
+                        Wait::Lead(leader) => leader,
+                        Wait::Gone => continue,
+                    }
+                }
             };
             return Ok(Turn::Lead(Lead { engine: self, leader: Some(leader) }));
         }
@@ -300,7 +319,9 @@ struct Follow<'a, B: CacheBackend> {
 
 impl<B: CacheBackend> Drop for Follow<'_, B> {
     fn drop(&mut self) {
-        let lease = self.follower.leave();
-        self.engine.release_at_once(self.follower.key(), lease);
+        let left = self.follower.leave();
+        self.engine.release_at_once(self.follower.key(), left);
+        let unused = self.follower.reclaim();
+        self.engine.release_at_once(self.follower.key(), unused);
     }
 }

@@ -173,6 +173,7 @@ impl CacheBackend for MemcachedBackend {
             pub_sub: false,
             transactions: false,
             fence: Fence::Leases,
+            lease_on_read: true,
             // Its clock ticks in seconds; a life is rounded up, and one second is added.
             ttl_resolution: Duration::from_secs(2),
             // A server may take more or less (-I), which is looked at before sending.
