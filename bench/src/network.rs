@@ -44,14 +44,10 @@ pub struct Cell {
     pub cpu: f64,
 }
 
-/// The time that this process has had a CPU, as the scheduler counts it, in nanoseconds.
+/// The time that the threads of this process have had a CPU, those that have ended included.
 pub fn cpu() -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let spent = tasks.filter_map(|task| {
-        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        stat.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(spent.sum())
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The name of the thing that is read, and how many bytes its answer has.

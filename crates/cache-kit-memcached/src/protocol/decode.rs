@@ -15,7 +15,7 @@ use super::line::CRLF;
 use super::{KeyList, Reply, Violation};
 
 /// Values below this length are copied, so that one that is kept for long keeps its own bytes and not the whole buffer
-/// it arrived in. Longer ones are cut out of the buffer: they are worth most of it, and copying them is what costs.
+/// it arrived in (of a `get` of many keys, the values that arrived together share one copy). Longer ones are cut out of the buffer: they are worth most of it, and copying them is what costs.
 const COPIED_BELOW: usize = 4_096;
 
 /// The longest value that is believed: memcached measures lengths with 31 bits.
