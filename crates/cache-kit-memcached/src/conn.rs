@@ -1,7 +1,8 @@
 //! How one connection is made: TCP or a unix socket, TLS, authentication, and what the server says of itself.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use cache_kit_net::{
@@ -103,6 +104,42 @@ impl Connection for Conn {
 pub(crate) struct Dialer {
     pub(crate) address: Address,
     pub(crate) settings: Arc<Dialing>,
+    pub(crate) missed: Missed,
+}
+
+/// What the server may have missed.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    /// When the server was last away, or a change was last feared not to have reached it; seconds since 1970, zero for
+    /// never.
+    at: AtomicU64,
+    /// It was found down, and is not back yet.
+    is_away: AtomicBool,
+}
+
+impl Missed {
+    pub(crate) fn at(&self) -> u64 {
+        self.at.load(Ordering::Relaxed)
+    }
+
+    /// Something did not reach the server, or may not have.
+    pub(crate) fn now(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.at.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// The server was found down. What others ask of it meanwhile does not reach it either.
+    pub(crate) fn away(&self) {
+        self.is_away.store(true, Ordering::Relaxed);
+        self.now();
+    }
+
+    /// The server is there.
+    fn back(&self) {
+        if self.is_away.swap(false, Ordering::Relaxed) {
+            self.now();
+        }
+    }
 }
 
 impl Connector for Dialer {
@@ -112,7 +149,10 @@ impl Connector for Dialer {
     async fn dial(&self, permit: Permit) -> Result<Conn> {
         let stream = dial(&self.address).await.map_err(|error| dial_failed(error).at(&self.address))?;
         let stream = self.secured(stream).await.map_err(|error| error.at(&self.address))?;
-        self.greet(stream, permit).await.map_err(|error| error.at(&self.address))
+        let conn = self.greet(stream, permit).await.map_err(|error| error.at(&self.address))?;
+        // Before anybody can read over it.
+        self.missed.back();
+        Ok(conn)
     }
 }
 

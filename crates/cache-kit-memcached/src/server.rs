@@ -1,13 +1,12 @@
 //! One server: its connections, and calls over them within a deadline.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use cache_kit_net::{DialFailure, Limits, Pool, Report, Unavailable};
 
 use crate::address::Server;
-use crate::conn::{Awaited, Conn, Dialer, lost, refused};
+use crate::conn::{Awaited, Conn, Dialer, Missed, lost, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Reply;
 use crate::settings::Dialing;
@@ -16,9 +15,6 @@ use crate::settings::Dialing;
 pub(crate) struct Upstream {
     pool: Arc<Pool<Dialer>>,
     server: Server,
-    /// When the server was last down, or a change was last feared not to have reached it; seconds since 1970, zero for
-    /// never.
-    missed: AtomicU64,
 }
 
 /// What a call that fails leaves behind.
@@ -32,8 +28,8 @@ pub(crate) enum Effect {
 
 impl Upstream {
     pub(crate) fn new(server: Server, settings: Arc<Dialing>, limits: Limits) -> Self {
-        let dialer = Dialer { address: server.address().clone(), settings };
-        Self { pool: Arc::new(Pool::new(dialer, limits)), server, missed: AtomicU64::new(0) }
+        let dialer = Dialer { address: server.address().clone(), settings, missed: Missed::default() };
+        Self { pool: Arc::new(Pool::new(dialer, limits)), server }
     }
 
     pub(crate) fn server(&self) -> &Server {
@@ -53,7 +49,11 @@ impl Upstream {
     }
 
     pub(crate) fn missed_at(&self) -> u64 {
-        self.missed.load(Ordering::Relaxed)
+        self.missed().at()
+    }
+
+    fn missed(&self) -> &Missed {
+        &self.pool.connector().missed
     }
 
     fn deadline(&self) -> Instant {
@@ -66,7 +66,7 @@ impl Upstream {
         match self.pool.connection(deadline).await {
             Ok(conn) => Ok((conn, deadline)),
             Err(why) => {
-                self.has_missed();
+                self.missed().away();
                 Err(self.unavailable(why))
             }
         }
@@ -99,18 +99,14 @@ impl Upstream {
                     cache_kit_net::CallError::Lost(_) => Report::Lost,
                 };
                 self.pool.report(conn, report);
-                if effect == Effect::Changes {
-                    self.has_missed();
+                if self.pool.is_down() {
+                    self.missed().away();
+                } else if effect == Effect::Changes {
+                    self.missed().now();
                 }
                 Err(lost(error).at(&self.server))
             }
         }
-    }
-
-    /// Something did not reach the server, or may not have.
-    fn has_missed(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.missed.fetch_max(now, Ordering::Relaxed);
     }
 
     /// Connects unless that was done, and says what is wrong.

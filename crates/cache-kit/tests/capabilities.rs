@@ -59,6 +59,53 @@ fn redis_is_what_the_table_and_the_specification_say() {
     assert_eq!((able.name, able.tier, able.persistence), ("redis", Tier::Production, Persistence::Optional));
 }
 
+#[cfg(feature = "memcached")]
+mod memcached {
+    use std::time::Duration;
+
+    use cache_kit::backend::{MemcachedBackend, MemcachedConfig};
+    use cache_kit::{Cache, ErrorKind};
+
+    use super::*;
+
+    /// Over a server that nobody asks for anything.
+    fn config() -> MemcachedConfig {
+        MemcachedConfig { servers: vec!["localhost".to_owned()], ..Default::default() }
+    }
+
+    #[test]
+    fn memcached_is_what_the_table_and_the_specification_say() {
+        let able = MemcachedBackend::new(config()).unwrap().capabilities();
+        assert_eq!(able.eviction, Eviction::Lru);
+        assert_eq!(rows(&able, "LRU"), documented("Memcached"));
+        assert_eq!(
+            (able.name, able.tier, able.persistence, able.distribution, able.data_model),
+            ("memcached", Tier::Production, Persistence::No, Distribution::MultiServer, DataModel::KeyValue)
+        );
+        assert!(!able.pattern_delete && !able.pub_sub && !able.transactions);
+        assert_eq!((able.fence, able.ttl_resolution), (Fence::Leases, Duration::from_secs(2)));
+    }
+
+    #[tokio::test]
+    async fn what_memcached_cannot_do_is_a_typed_error_that_names_it() {
+        let plain = MemcachedBackend::new(config()).unwrap();
+        let prefixed = MemcachedBackend::builder(config()).prefix("shop:").build().unwrap();
+        let boxed: Box<dyn CacheBackend> = Box::new(plain.clone());
+        let cache = Cache::builder().namespace("shop").build(plain.clone()).unwrap();
+        for (operation, error) in [
+            ("delete_pattern", plain.delete_pattern("user:*").await.unwrap_err()),
+            ("delete_pattern", boxed.delete_pattern("user:*").await.unwrap_err()),
+            ("delete_pattern", cache.clear().await.unwrap_err()),
+            ("clear_all", prefixed.clear_all().await.unwrap_err()),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            assert_eq!((error.backend(), error.operation()), (Some("memcached"), Some(operation)));
+            assert!(error.hint().is_some() && !error.is_transient(), "{error:?}");
+            assert!(!error.to_string().contains("user:"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn memory_is_what_the_specification_says() {
     let able = InMemoryBackend::new().capabilities();

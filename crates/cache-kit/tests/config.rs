@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cache_kit::backend::{CacheBackend, InMemoryBackend};
 use cache_kit::{Cache, ErrorKind, TtlPolicy, backend};
+use cache_kit_test_support::MemcachedServer;
 
 #[tokio::test]
 async fn one_url_sets_backend_and_cache() {
@@ -40,6 +41,13 @@ fn what_is_wrong_with_a_url_is_named() {
         ("memory://?max_entries=many", "`max_entries`"),
         ("memory://?maxentries=1", "unknown URL parameter `maxentries`"),
         ("memory://h", "no host"),
+        ("memcached://h/0", "no path"),
+        ("memcached://h:port", "port"),
+        ("memcached://h,h", "are the same"),
+        ("memcached://h?pool_size=4", "`pool_size`"),
+        ("memcached://h?min_connections=20", "min_connections"),
+        ("memcached://h?ttl=0s", "ttl is zero"),
+        ("memcached+udp://h", "`memcached+udp`"),
         ("gopher://h", "`gopher`"),
         ("", "no scheme"),
     ] {
@@ -105,7 +113,7 @@ fn the_environment_selects_the_backend() {
     let selected = |vars: &[(&str, &str)]| {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "child_that_prints_what_the_environment_selects", "--nocapture"]);
-        for name in ["CACHE_URL", "CACHE_BACKEND"] {
+        for name in ["CACHE_URL", "CACHE_BACKEND", "MEMCACHED_SERVERS"] {
             child.env_remove(name);
         }
         let output = child.env("CACHE_KIT_TEST_CHILD", "1").envs(vars.iter().copied()).output().unwrap();
@@ -121,4 +129,71 @@ fn the_environment_selects_the_backend() {
         selected(&[("CACHE_BACKEND", "nonsense")]).starts_with("[error: bad configuration: CACHE_BACKEND")
     );
     assert!(selected(&[("CACHE_URL", "memory://?max_entries=0")]).contains("max_entries is zero"));
+    let memcached = |servers| selected(&[("CACHE_BACKEND", "memcached"), ("MEMCACHED_SERVERS", servers)]);
+    assert!(memcached("cache-1:11211").starts_with("[memcached Cache"));
+    assert!(memcached("cache-1, cache-2:11212,[::1]:11213").starts_with("[memcached Cache"));
+    for (servers, names) in [
+        ("cache-1:port", "port"),
+        ("a,a", "are the same"),
+        ("cache-1,", "MEMCACHED_SERVERS"),
+        ("a:1,,b:2", "no host"),
+    ] {
+        let refused = memcached(servers);
+        assert!(refused.starts_with("[error: bad configuration: MEMCACHED_SERVERS"), "{servers}: {refused}");
+        assert!(refused.contains(names), "{servers}: {refused}");
+    }
+    for missing in
+        [&[("CACHE_BACKEND", "memcached")][..], &[("CACHE_BACKEND", "memcached"), ("MEMCACHED_SERVERS", "")]]
+    {
+        let refused = selected(missing);
+        assert!(refused.starts_with("[error: bad configuration: MEMCACHED_SERVERS is not set"), "{refused}");
+    }
+    assert!(
+        selected(&[("CACHE_URL", "memcached://h:1,h:2"), ("CACHE_BACKEND", "redis")])
+            .starts_with("[memcached")
+    );
+    let refused = selected(&[("CACHE_URL", "memcached://me:hunter2@h?min_connections=20")]);
+    assert!(refused.contains("CACHE_URL") && refused.contains("min_connections"), "{refused}");
+    assert!(!refused.contains("hunter2"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_url_selects_memcached_for_backend_and_cache() {
+    let servers = [MemcachedServer::start(), MemcachedServer::start()];
+    let addrs = servers.each_ref().map(|server| server.addr()).join(",");
+    let chosen = backend::from_url(&format!("memcached://{addrs}")).unwrap();
+    assert_eq!(chosen.capabilities().name, "memcached");
+    assert!(chosen.health_check().await.unwrap());
+    let url = format!("memcached://{addrs}?ttl=1m&namespace=shop&max_connections=2&prefix=test:");
+    let cache = Cache::from_url(&url).unwrap();
+    cache.set("user:1", &1_u8).await.unwrap();
+    assert_eq!(cache.get::<u8>("user:1").await.unwrap(), Some(1));
+    let stored = servers.iter().filter(|server| server.command("mg test:shop/user:1") != "EN").count();
+    assert_eq!(stored, 1, "under the prefix, in the namespace, on one server");
+    assert_eq!(
+        chosen.get("test:shop/user:1").await.unwrap(),
+        cache.backend().get("shop/user:1").await.unwrap()
+    );
+    assert!(
+        backend::from_url("memcached://h?ttl=1m")
+            .is_err_and(|error| error.to_string().contains("Cache::from_url"))
+    );
+}
+
+#[tokio::test]
+async fn a_url_reaches_memcached_over_tls_by_a_unix_socket_and_with_a_login() {
+    let secure = MemcachedServer::builder().tls().auth("me", "secret").start();
+    let roots = secure.ca_certificate();
+    let secure_url = format!("{}?tls_roots={}", secure.url(), roots.display());
+    let local = MemcachedServer::builder().unix_socket().start();
+    for url in [secure_url, local.url()] {
+        let cache = Cache::from_url(&url).unwrap();
+        cache.set("user:1", &1_u8).await.unwrap();
+        assert_eq!(
+            cache.get::<u8>("user:1").await.unwrap(),
+            Some(1),
+            "{}",
+            cache.backend().capabilities().name
+        );
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The other process is this test program, started again to run [`another_process`] alone.
 
-#![cfg(feature = "redis")]
+#![cfg(all(feature = "redis", feature = "memcached"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use cache_kit::testing::Gate;
 use cache_kit::{Cache, LoadOptions, Outcome, Source, Stored};
-use cache_kit_test_support::RedisServer;
+use cache_kit_test_support::{MemcachedServer, RedisServer};
 use common::{Users, bounded};
 
 const URL: &str = "CACHE_KIT_TEST_OTHER_PROCESS_URL";
@@ -129,4 +129,19 @@ async fn a_late_fill_over_redis_is_refused_in_both_processes() {
     let server = RedisServer::start();
     let url = format!("redis://127.0.0.1:{}?operation_timeout=5s", server.port());
     late_fills_are_refused_in_both_processes(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_fill_over_memcached_is_refused_in_both_processes() {
+    let server = MemcachedServer::start();
+    let url = format!("{}?operation_timeout=5s", server.url());
+    late_fills_are_refused_in_both_processes(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_fill_over_three_memcached_is_refused_in_both_processes() {
+    let servers = [MemcachedServer::start(), MemcachedServer::start(), MemcachedServer::start()];
+    let addrs = servers.each_ref().map(|server| server.addr()).join(",");
+    late_fills_are_refused_in_both_processes(&format!("memcached://{addrs}?operation_timeout=5s")).await;
+    assert_eq!(servers.iter().filter(|server| server.stat("cmd_set") > 0).count(), 1, "a key has one server");
 }

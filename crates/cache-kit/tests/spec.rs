@@ -1,8 +1,5 @@
-//! The snippets of the specification that concern memory and switching, as written; and what follows from
-//! them. Each test is named after the number of the demand that it proves.
-//!
-//! The snippets that name `MemcachedBackend` or `MemcachedConfig` join with that backend: its "Configuration" and
-//! "Multiple Memcached Servers", and the arms of "Switching Backends" that name it.
+//! The snippets of the specification that concern backends and switching, as written; and what follows from them. Each
+//! test is named after the number of the demand that it proves.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(unused_qualifications, reason = "paths stand as the specification writes them")]
@@ -247,20 +244,164 @@ mod redis {
         let expander = CacheExpander::new(backend);
         let _ = expander;
 
-        fn create_backend() -> Box<dyn cache_kit::backend::CacheBackend> {
-            match std::env::var("CACHE_BACKEND").as_deref() {
-                Ok("redis") => {
-                    let host = std::env::var("REDIS_HOST").unwrap_or_else(|_| "localhost".to_string());
-                    let port = std::env::var("REDIS_PORT").ok().and_then(|p| p.parse().ok()).unwrap_or(6379);
-                    Box::new(
-                        RedisBackend::new(RedisConfig { host, port, ..Default::default() })
-                            .expect("Failed to connect to Redis"),
-                    )
-                }
-                _ => Box::new(InMemoryBackend::new()),
-            }
-        }
-        let _ = CacheExpander::new(create_backend());
         Ok(())
+    }
+}
+
+#[cfg(feature = "memcached")]
+mod memcached {
+    use cache_kit::CacheExpander;
+    use cache_kit::backend::{MemcachedBackend, MemcachedConfig};
+
+    #[test]
+    fn a4_the_configuration_names_three_fields_and_does_no_io() -> cache_kit::Result<()> {
+        let config = MemcachedConfig {
+            servers: vec!["localhost:11211".to_string()],
+            max_connections: 10,
+            min_connections: 2,
+        };
+
+        let backend = MemcachedBackend::new(config)?;
+        let expander = CacheExpander::new(backend);
+        let _ = expander;
+        Ok(())
+    }
+
+    #[test]
+    fn c1_multiple_servers_are_configured_as_written() -> cache_kit::Result<()> {
+        let config = MemcachedConfig {
+            servers: vec![
+                "memcached-01:11211".to_string(),
+                "memcached-02:11211".to_string(),
+                "memcached-03:11211".to_string(),
+            ],
+            max_connections: 20,
+            min_connections: 5,
+        };
+
+        let backend = MemcachedBackend::new(config)?;
+        let text = format!("{backend:?}");
+        for server in ["memcached-01:11211", "memcached-02:11211", "memcached-03:11211"] {
+            assert!(text.contains(server), "{text}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn f_the_defaults_are_those_of_the_pooling_section() {
+        // "cache-kit uses `max_connections: 16` and `min_connections: 4` as optimized defaults"
+        let config = MemcachedConfig::default();
+        assert_eq!((config.max_connections, config.min_connections), (16, 4));
+        assert!(config.servers.is_empty(), "required");
+    }
+
+    #[test]
+    fn a5_a_bad_configuration_is_refused_at_once_by_field() {
+        let server = |name: &str| MemcachedConfig { servers: vec![name.to_owned()], ..Default::default() };
+        for (config, names) in [
+            (MemcachedConfig::default(), "servers"),
+            (MemcachedConfig { max_connections: 0, ..server("h") }, "max_connections"),
+            (MemcachedConfig { max_connections: 2, min_connections: 3, ..server("h") }, "min_connections"),
+            (server(""), "server"),
+            (server("h:port"), "port"),
+            (server("h:70000"), "port"),
+        ] {
+            let error = MemcachedBackend::new(config).unwrap_err();
+            assert_eq!(error.kind(), cache_kit::ErrorKind::Config, "{error:?}");
+            assert!(error.to_string().contains(names), "{names}: {error}");
+        }
+        // "a missing port means the protocol's own"
+        assert!(format!("{:?}", MemcachedBackend::new(server("h")).unwrap()).contains("h:11211"));
+    }
+
+    #[tokio::test]
+    async fn c1_all_servers_are_used() {
+        use cache_kit_test_support::MemcachedServer;
+
+        let servers = [MemcachedServer::start(), MemcachedServer::start(), MemcachedServer::start()];
+        let config = MemcachedConfig {
+            servers: servers.iter().map(|server| server.addr()).collect(),
+            ..Default::default()
+        };
+        let expander = CacheExpander::new(MemcachedBackend::new(config).unwrap());
+        super::reads_through(&expander).await;
+        let users = super::Users::default();
+        for id in 0..100 {
+            users.put(id, "somebody");
+            expander.get::<super::User, _>(&id, &users).await.unwrap();
+        }
+        let items = servers.each_ref().map(|server| server.stat("curr_items"));
+        assert!(items.iter().all(|items| *items > 0) && items.iter().sum::<u64>() == 100, "{items:?}");
+    }
+}
+
+#[cfg(all(feature = "redis", feature = "memcached"))]
+mod switching {
+    use std::process::Command;
+
+    use cache_kit::CacheExpander;
+    use cache_kit::backend::{
+        CacheBackend as _, InMemoryBackend, MemcachedBackend, MemcachedConfig, RedisBackend, RedisConfig,
+    };
+    use cache_kit_test_support::{MemcachedServer, RedisServer};
+
+    const CHILD: &str = "CACHE_KIT_TEST_CHILD";
+
+    fn create_backend() -> Box<dyn cache_kit::backend::CacheBackend> {
+        match std::env::var("CACHE_BACKEND").as_deref() {
+            Ok("redis") => {
+                let host = std::env::var("REDIS_HOST").unwrap_or_else(|_| "localhost".to_string());
+                let port = std::env::var("REDIS_PORT").ok().and_then(|p| p.parse().ok()).unwrap_or(6379);
+                Box::new(
+                    RedisBackend::new(RedisConfig { host, port, ..Default::default() })
+                        .expect("Failed to connect to Redis"),
+                )
+            }
+            Ok("memcached") => {
+                let servers = std::env::var("MEMCACHED_SERVERS")
+                    .expect("MEMCACHED_SERVERS required")
+                    .split(',')
+                    .map(String::from)
+                    .collect();
+                Box::new(
+                    MemcachedBackend::new(MemcachedConfig { servers, ..Default::default() })
+                        .expect("Failed to connect to Memcached"),
+                )
+            }
+            _ => Box::new(InMemoryBackend::new()),
+        }
+    }
+
+    /// The application; run by the test below in processes with environments of their own.
+    #[tokio::test]
+    async fn child_that_reads_through_what_the_environment_selects() {
+        if std::env::var_os(CHILD).is_none() {
+            return;
+        }
+        let expander = CacheExpander::new(create_backend());
+        super::reads_through(&expander).await;
+        println!("[{}]", expander.backend().capabilities().name);
+    }
+
+    #[test]
+    fn e2_the_environment_switches_backends_and_no_application_code_changes() {
+        let (redis, memcached) = (RedisServer::start(), [MemcachedServer::start(), MemcachedServer::start()]);
+        let port = redis.port().to_string();
+        let servers = memcached.each_ref().map(|server| server.addr()).join(",");
+        let on_redis = [("CACHE_BACKEND", "redis"), ("REDIS_HOST", "127.0.0.1"), ("REDIS_PORT", &port)];
+        let on_memcached = [("CACHE_BACKEND", "memcached"), ("MEMCACHED_SERVERS", &servers)];
+        for (environment, selected) in
+            [(&[][..], "[memory]"), (&on_redis[..], "[redis]"), (&on_memcached[..], "[memcached]")]
+        {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            let test = "switching::child_that_reads_through_what_the_environment_selects";
+            child.args(["--exact", test, "--nocapture"]).env_remove("CACHE_BACKEND").env(CHILD, "1");
+            let output = child.envs(environment.iter().copied()).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains(selected), "{selected}: {text}");
+        }
+        // A key is on one of them.
+        assert_eq!(memcached.iter().map(|server| server.stat("curr_items")).sum::<u64>(), 1);
+        assert_eq!(redis.command("EXISTS user:1"), "1");
     }
 }

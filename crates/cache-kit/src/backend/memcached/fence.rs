@@ -8,7 +8,8 @@
 //! The number means something only to the server process that gave it, which counts from one again after a restart. So
 //! a lease remembers its connection, and a fill over any other is refused without asking.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cache_kit_memcached::protocol::{DeleteOptions, GetOptions, MetaReply, SetOptions, Status};
@@ -21,26 +22,45 @@ use crate::backend::{Acquired, Filled, Lease};
 use crate::error::{Error, ErrorKind, Result};
 
 /// So often a lease is tried for while others change the key at the same time.
-const TRIES: usize = 3;
+const TRIES: usize = 4;
 
-/// A lease in its token: connection and number, and whether it keeps a value.
+/// A lease in its token: a number and the connection that it came over, and the end of a lease over a value, which the
+/// server does not know.
 struct Token {
     connection: ConnectionId,
     cas: u64,
-    keeps: bool,
+    /// In tenths of a second of this process; zero if there is no value, and the server knows the end.
+    until: u32,
 }
 
 impl Token {
     fn lease(&self) -> Lease {
-        let connection = (self.connection.get() << 1) | u64::from(self.keeps);
-        Lease::new((u128::from(connection) << 64) | u128::from(self.cas))
+        // Connections are counted from one, and nobody has had four thousand million of them.
+        let high = (self.connection.get() << 32) | u64::from(self.until);
+        Lease::new((u128::from(high) << 64) | u128::from(self.cas))
     }
 
     fn of(lease: &Lease) -> Self {
         let high = u64::try_from(lease.token() >> 64).unwrap_or(0);
         let cas = u64::try_from(lease.token() & u128::from(u64::MAX)).unwrap_or(0);
-        Self { connection: ConnectionId::new(high >> 1), cas, keeps: high & 1 == 1 }
+        let until = u32::try_from(high & u64::from(u32::MAX)).unwrap_or(0);
+        Self { connection: ConnectionId::new(high >> 32), cas, until }
     }
+
+    fn keeps_a_value(&self) -> bool {
+        self.until != 0
+    }
+
+    fn is_over(&self) -> bool {
+        self.keeps_a_value() && self.until <= tenths_after(Duration::ZERO)
+    }
+}
+
+/// So long from now, in tenths of a second of this process, never zero.
+fn tenths_after(time: Duration) -> u32 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let tenths = START.elapsed().saturating_add(time).as_millis().div_ceil(100).saturating_add(1);
+    u32::try_from(tenths).unwrap_or(u32::MAX)
 }
 
 impl Shared {
@@ -74,11 +94,16 @@ impl Shared {
             };
             let found = Item::new(reply.client_flags, reply.value.clone().unwrap_or_default());
             if found.is_stub() {
-                if !reply.won {
+                if reply.won {
+                    let token = Token { connection, cas, until: 0 };
+                    return Ok(Acquired::Granted { lease: token.lease(), kept: None });
+                }
+                if reply.already_won && !reply.stale {
                     return Ok(Acquired::Busy { kept: None });
                 }
-                let token = Token { connection, cas, keeps: false };
-                return Ok(Acquired::Granted { lease: token.lease(), kept: None });
+                // An empty value of another client; or a stub that another one has marked stale, and its lease is void.
+                self.drop_exactly(full, cas, connection).await?;
+                continue;
             }
             let value = match (reply.stale, self.visible(full, found.clone())) {
                 (false, value) => value,
@@ -93,12 +118,8 @@ impl Shared {
                     }
                 }
                 (Some(value), _) => return Ok(Acquired::Present { value }),
-                // Not to be read any more: a stub takes its place.
-                (None, _) => {
-                    if let Some(token) = self.stub_over(full, cas, connection, ends).await? {
-                        return Ok(Acquired::Granted { lease: token.lease(), kept: None });
-                    }
-                }
+                // Not to be read any more.
+                (None, _) => self.drop_exactly(full, cas, connection).await?,
             }
         }
         Ok(Acquired::Busy { kept: None })
@@ -127,30 +148,19 @@ impl Shared {
         let stored = self.client.meta_set_over(connection, full, &data, options).await;
         Ok(match stored.map_err(|error| convert("acquire", error))? {
             Some(Answer { reply: MetaReply { status: Status::Header, cas: Some(cas), .. }, .. }) => {
-                let lease = Token { connection, cas, keeps: true }.lease();
+                let lease = Token { connection, cas, until: tenths_after(life) }.lease();
                 Some(Acquired::Granted { lease, kept })
             }
             _ => None,
         })
     }
 
-    /// Replaces something by a stub of ours; `None` if something else happened to it first.
-    async fn stub_over(
-        &self,
-        full: &[u8],
-        cas: u64,
-        connection: ConnectionId,
-        ends: Exptime,
-    ) -> Result<Option<Token>> {
-        let mut options = SetOptions::default();
-        (options.exptime, options.compare_cas, options.cas) = (ends, Some(cas), true);
-        let stored = self.client.meta_set_over(connection, full, b"", options).await;
-        Ok(match stored.map_err(|error| convert("acquire", error))? {
-            Some(Answer { reply: MetaReply { status: Status::Header, cas: Some(cas), .. }, .. }) => {
-                Some(Token { connection, cas, keeps: false })
-            }
-            _ => None,
-        })
+    /// Removes what was found, unless something else happened to it first, so that the next look makes a stub.
+    async fn drop_exactly(&self, full: &[u8], cas: u64, connection: ConnectionId) -> Result<()> {
+        let mut options = DeleteOptions::default();
+        options.compare_cas = Some(cas);
+        let dropped = self.client.meta_delete_over(connection, full, options).await;
+        dropped.map(|_| ()).map_err(|error| convert("acquire", error))
     }
 
     pub(super) async fn fill(
@@ -163,6 +173,9 @@ impl Shared {
         let token = Token::of(lease);
         let mut options = SetOptions::default();
         (options.client_flags, options.exptime) = (item::flags_now(), expiry(ttl)?);
+        if token.is_over() {
+            return Ok(Filled::Refused);
+        }
         options.compare_cas = Some(token.cas);
         let full = self.full(key);
         let stored = self.client.meta_set_over(token.connection, full.as_bytes(), value, options).await;
@@ -177,7 +190,7 @@ impl Shared {
     pub(super) async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
         let token = Token::of(lease);
         let full = self.full(key);
-        let released = if token.keeps {
+        let released = if token.keeps_a_value() {
             self.release_value(full.as_bytes(), &token).await
         } else {
             let mut options = DeleteOptions::default();

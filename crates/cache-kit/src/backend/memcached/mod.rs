@@ -44,7 +44,8 @@ const NAME: &str = "memcached";
 /// used on is gone.
 ///
 /// Memcached cannot delete by pattern and has no pub/sub; [`capabilities`](CacheBackend::capabilities) says so, and
-/// `delete_pattern` is an [`Unsupported`](ErrorKind::Unsupported) error. Its clock ticks in seconds: an entry lives up
+/// `delete_pattern` is an [`Unsupported`](ErrorKind::Unsupported) error. An item that another client has marked stale
+/// (`md` with `I`) is a miss to `get`, not to `mget`: the command for many keys does not tell. Its clock ticks in seconds: an entry lives up
 /// to two seconds longer than asked for, never shorter.
 ///
 /// ```no_run
