@@ -28,7 +28,7 @@ impl Tick {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    #[cfg(any(feature = "inmemory", feature = "redis"))]
+    #[cfg(feature = "inmemory")]
     pub(crate) fn to_bits(self) -> u64 {
         self.0
     }
