@@ -258,21 +258,24 @@ fn a_backend_works_on_the_next_runtime_when_the_first_is_gone() {
 #[test]
 fn a_runtime_that_ends_is_no_outage() {
     let server = MemcachedServer::start();
-    let backend = backend(&server);
-    let run = |read: bool| {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(async {
-            if !read {
-                return backend.set("key", Bytes::from("value"), None).await.unwrap();
-            }
-            until_used_again(&backend, "on the next runtime").await;
-            // The server was there all the time, and has missed nothing.
-            assert_eq!(backend.get("key").await.unwrap().as_deref(), Some(&b"value"[..]));
+    // With connections that are still being made when it ends.
+    let config = MemcachedConfig { max_connections: 16, min_connections: 4, ..config([server.addr()]) };
+    for round in 0..20 {
+        let builder = MemcachedBackend::builder(config.clone()).operation_timeout(Duration::from_secs(5));
+        let backend = builder.build().unwrap();
+        let on_a_runtime = |work: &dyn Fn(&tokio::runtime::Runtime)| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            work(&builder.worker_threads(1).enable_all().build().unwrap());
+        };
+        on_a_runtime(&|runtime| {
+            runtime.block_on(backend.set("key", Bytes::from("value"), None)).unwrap();
         });
-    };
-    run(false);
-    run(true);
+        // The server was there all the time, and has missed nothing.
+        on_a_runtime(&|runtime| {
+            let found = runtime.block_on(backend.get("key"));
+            assert_eq!(found.unwrap().as_deref(), Some(&b"value"[..]), "round {round}");
+        });
+    }
 }
 
 /// Three servers, keys on all of them, and a cache over them in which the keys are.

@@ -12,6 +12,7 @@ use cache_kit::backend::{CacheBackend, MemcachedBackend, MemcachedConfig};
 use cache_kit::{Cache, ErrorKind, LoadOptions, Outcome, Source, Stored};
 use cache_kit_test_support::{Cut, Direction, Fault, FaultProxy, MemcachedServer};
 use common::Users;
+use futures_util::future::join_all;
 
 const DEADLINE: Duration = Duration::from_millis(400);
 /// Times of writing are kept in steps of this, and what was written in the same step as a fault is not trusted.
@@ -151,4 +152,53 @@ async fn a_server_that_was_found_down_is_not_trusted_though_nobody_asked_again_u
     assert!(server.command("get user:1").contains("old"), "the server has the old value");
     let found = other.get::<String>("user:1").await;
     assert_ne!(found.ok().flatten().as_deref(), Some("old"), "found down, and trusted all the same");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_after_an_outage_stays_trusted_when_a_connection_is_replaced() {
+    for outage in ["found down", "a moment too long"] {
+        let server = MemcachedServer::start();
+        let proxy = FaultProxy::start(server.addr());
+        let backend = backend(proxy.addr());
+        let (cache, users) = (Cache::new(backend.clone()), Users::with(&[(1, "one")]));
+        // Enough at once that there are two connections.
+        let began = Instant::now();
+        while backend.connections() < 2 {
+            join_all((0..20).map(|_| backend.get("any"))).await;
+            assert!(began.elapsed() < Duration::from_secs(15), "one connection");
+        }
+        assert_eq!(read(&cache, &users).await.stored, Stored::Yes);
+        server.pause();
+        if outage == "found down" {
+            until_down(&backend).await;
+            server.resume();
+        } else {
+            // Those over the first connection end at their deadline, the server is taken to be down; and one that was
+            // made later, over the second, is answered.
+            let early = async {
+                let ended = join_all((0..8).map(|_| backend.get("any"))).await;
+                server.resume();
+                ended.iter().all(Result::is_err)
+            };
+            let late = async {
+                tokio::time::sleep(DEADLINE / 2).await;
+                backend.get("any").await.is_ok()
+            };
+            assert_eq!(
+                tokio::join!(early, late),
+                (true, true),
+                "a machine that is slow by {:?}",
+                DEADLINE / 2
+            );
+        }
+        until_used_again(&backend, outage).await;
+        let took = until_served(&cache, &users, "one").await;
+        println!("{outage}: served after {took:?}");
+        let asked = users.asked();
+        // The server is there all the time.
+        proxy.cut_all(Cut::Rst);
+        until_used_again(&backend, "another connection").await;
+        assert_eq!(read(&cache, &users).await.source, Source::Cache, "{outage}");
+        assert_eq!(users.asked(), asked, "{outage}");
+    }
 }
