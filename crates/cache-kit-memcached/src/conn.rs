@@ -135,8 +135,9 @@ impl Missed {
     }
 
     /// The server is there.
-    fn back(&self) {
-        if self.is_away.swap(false, Ordering::Relaxed) {
+    pub(crate) fn back(&self) {
+        // Nearly always it was all the time, and the cache line stays shared.
+        if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
             self.now();
         }
     }

@@ -86,11 +86,11 @@ impl Upstream {
     ) -> Result<Reply> {
         match conn.pipe.call(*deadline, encode).await {
             Ok(Reply::Refused(refusal)) => {
-                self.pool.report(conn, Report::Answered);
+                self.answered(conn);
                 Err(refused(refusal).at(&self.server))
             }
             Ok(reply) => {
-                self.pool.report(conn, Report::Answered);
+                self.answered(conn);
                 Ok(reply)
             }
             Err(error) => {
@@ -107,6 +107,12 @@ impl Upstream {
                 Err(lost(error).at(&self.server))
             }
         }
+    }
+
+    fn answered(&self, conn: &Arc<Conn>) {
+        // Before the caller sees the answer, which may be a value from before.
+        self.missed().back();
+        self.pool.report(conn, Report::Answered);
     }
 
     /// Connects unless that was done, and says what is wrong.

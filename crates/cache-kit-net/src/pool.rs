@@ -390,8 +390,9 @@ impl<C: Connector> Drop for Dialing<C> {
                 dials.last_error = None;
             }
             Err(error) => {
-                // With nothing open, a failed dial leaves no doubt.
-                if self.pool.connections() == 0 {
+                // With nothing open, a failed dial leaves no doubt. One that ended with its runtime says nothing of the
+                // server.
+                if self.pool.connections() == 0 && !matches!(error, DialFailure::RuntimeGone) {
                     self.pool.breaker.trip(Instant::now());
                 }
                 let mut dials = self.pool.lock_dials();

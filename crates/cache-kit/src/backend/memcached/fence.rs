@@ -52,15 +52,23 @@ impl Token {
     }
 
     fn is_over(&self) -> bool {
-        self.keeps_a_value() && self.until <= tenths_after(Duration::ZERO)
+        self.keeps_a_value() && u128::from(self.until) <= uptime().as_millis() / TENTH + 1
     }
 }
 
-/// So long from now, in tenths of a second of this process, never zero.
-fn tenths_after(time: Duration) -> u32 {
+/// Milliseconds in the unit of the end of a lease.
+const TENTH: u128 = 100;
+
+/// How long this process has had leases.
+fn uptime() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let tenths = START.elapsed().saturating_add(time).as_millis().div_ceil(100).saturating_add(1);
-    u32::try_from(tenths).unwrap_or(u32::MAX)
+    START.elapsed()
+}
+
+/// The end of a lease that is taken now; rounded up, and never zero.
+fn end_after(life: Duration) -> u32 {
+    let end = uptime().saturating_add(life).as_millis().div_ceil(TENTH);
+    u32::try_from(end + 1).unwrap_or(u32::MAX)
 }
 
 impl Shared {
@@ -148,7 +156,7 @@ impl Shared {
         let stored = self.client.meta_set_over(connection, full, &data, options).await;
         Ok(match stored.map_err(|error| convert("acquire", error))? {
             Some(Answer { reply: MetaReply { status: Status::Header, cas: Some(cas), .. }, .. }) => {
-                let lease = Token { connection, cas, until: tenths_after(life) }.lease();
+                let lease = Token { connection, cas, until: end_after(life) }.lease();
                 Some(Acquired::Granted { lease, kept })
             }
             _ => None,

@@ -5,9 +5,11 @@
 //!
 //! | bits | meaning |
 //! |---|---|
-//! | 8 | always set: an item of no bytes whose flags are zero is the *stub* that `mg` makes, and a lease |
-//! | 9 | the value stands behind a head, for as long as somebody holds a lease over it |
-//! | 10–31 | when it was written, in units of 4 s since 1970, modulo 2^22 (194 days) |
+//! | 8 | the value stands behind a head, for as long as somebody holds a lease over it |
+//! | 9–31 | when it was written, in seconds since 1970, modulo 2^23 − 1 (97 days), plus one |
+//!
+//! So the flags of what is ours are never zero, and an item of no bytes whose flags are is the *stub* that `mg` makes:
+//! a lease.
 //!
 //! The head is the time when the lease ends (milliseconds since 1970, eight bytes) and the flags of the value (four),
 //! both big-endian.
@@ -16,11 +18,12 @@ use bytes::{Buf as _, Bytes};
 
 use super::unix_time;
 
-const OURS: u32 = 1 << 8;
-const KEPT: u32 = 1 << 9;
-const TIME_SHIFT: u32 = 10;
-const TIME_MASK: u64 = (1 << 22) - 1;
-const UNIT_SECS: u64 = 4;
+const KEPT: u32 = 1 << 8;
+const TIME_SHIFT: u32 = 9;
+/// Times of writing repeat after so many seconds.
+const CIRCLE: u64 = (1 << 23) - 1;
+/// A clock that is ahead of ours by less than this is taken to be ahead, and not half a circle behind.
+const MAX_SKEW: u64 = 86_400;
 const HEAD: usize = 12;
 
 /// An item as the server holds it.
@@ -38,13 +41,12 @@ pub(super) fn flags_now() -> u32 {
 }
 
 fn flags_at(unix_secs: u64) -> u32 {
-    let units = (unix_secs / UNIT_SECS) & TIME_MASK;
-    OURS | (u32::try_from(units).unwrap_or(0) << TIME_SHIFT)
+    u32::try_from(unix_secs % CIRCLE + 1).unwrap_or(1) << TIME_SHIFT
 }
 
 impl Item {
     pub(super) fn new(flags: u32, mut data: Bytes) -> Self {
-        if flags & (OURS | KEPT) == OURS | KEPT && data.len() >= HEAD {
+        if flags & KEPT != 0 && flags >> TIME_SHIFT != 0 && data.len() >= HEAD {
             let (until, flags) = (data.get_u64(), data.get_u32());
             return Self { flags, data, leased_until: Some(until) };
         }
@@ -75,20 +77,19 @@ impl Item {
         data.extend_from_slice(&until.to_be_bytes());
         data.extend_from_slice(&self.flags.to_be_bytes());
         data.extend_from_slice(&self.data);
-        ((self.flags & !0xff) | OURS | KEPT, data)
+        ((flags_now() & !0xff) | KEPT, data)
     }
 
     /// Whether it says that it was written after this second. What others wrote says nothing.
     fn is_written_after(&self, second: u64, now: u64) -> bool {
-        if self.flags & OURS == 0 {
+        let written = u64::from(self.flags >> TIME_SHIFT);
+        if written == 0 {
             return false;
         }
-        let written = u64::from(self.flags >> TIME_SHIFT);
-        // Ages, since the time of writing has no more bits than for half a year.
-        let age = (now / UNIT_SECS).wrapping_sub(written) & TIME_MASK;
-        // A clock that is ahead of ours by less than a day gives an age near the end of the circle.
-        let age = if age > TIME_MASK - 86_400 / UNIT_SECS { 0 } else { age };
-        age < (now / UNIT_SECS).saturating_sub(second / UNIT_SECS)
+        // Ages, since the times go in a circle.
+        let age = (now % CIRCLE + 1 + CIRCLE - written) % CIRCLE;
+        let age = if age > CIRCLE - MAX_SKEW { 0 } else { age };
+        age < now.saturating_sub(second)
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
             assert!(!leased.is_stub());
         }
         // Too short to be one of ours.
-        let short = Item::new(OURS | KEPT, Bytes::from("short"));
+        let short = Item::new(flags_at(NOW) | KEPT, Bytes::from("short"));
         assert_eq!(short.leased_until, None);
     }
 
@@ -136,7 +137,7 @@ mod tests {
         for (ago, missed, trusted) in [
             (100, 50, false),
             (50, 50, false),
-            (40, 50, true),
+            (49, 50, true),
             (0, 50, true),
             (0, 0, false),
             (3_600, 86_400, true),
