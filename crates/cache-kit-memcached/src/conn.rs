@@ -9,6 +9,7 @@ use cache_kit_net::{
     Address, CallError, Connection, Connector, DialError, Lost, Permit, Pipe, PipeLimits, Protocol, Stream,
     dial,
 };
+use futures_util::future::join;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::WireKey;
@@ -171,6 +172,35 @@ impl Dialer {
         Ok(stream)
     }
 
+    /// Our error for a greeting without an answer.
+    fn lost_early(&self, error: CallError) -> Error {
+        if !matches!(error, CallError::Lost(Lost::Io(_) | Lost::Closed)) {
+            return lost(error);
+        }
+        let (message, hint) = match self.has_tls() {
+            // In TLS 1.3 a server refuses a certificate, or the lack of one, only after the client takes it to be done.
+            true => (
+                "the server ended the TLS connection at once",
+                "does it ask for a client certificate, and trust the one that it got?",
+            ),
+            false => (
+                "the server ended the connection at once",
+                "does it speak TLS (-Z), or take no more connections?",
+            ),
+        };
+        Error::new(ErrorKind::Unavailable, message).with_hint(hint).with_source(lost(error))
+    }
+
+    #[cfg(feature = "tls")]
+    fn has_tls(&self) -> bool {
+        self.settings.tls.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn has_tls(&self) -> bool {
+        false
+    }
+
     async fn greet(&self, stream: Stream, permit: Permit) -> Result<Conn> {
         let pipe = Pipe::new(stream, Memcached, PipeLimits::default(), permit).map_err(|error| {
             Error::new(ErrorKind::Unavailable, "no thread for deadlines").with_source(error)
@@ -182,7 +212,7 @@ impl Dialer {
                 request::auth(out, credentials);
                 Expect::authenticated().into()
             });
-            match sent.await.map_err(lost)? {
+            match sent.await.map_err(|error| self.lost_early(error))? {
                 Reply::Done => {}
                 Reply::Refused(refusal) => return Err(refused(refusal)),
                 _ => return Err(unexpected()),
@@ -197,7 +227,9 @@ impl Dialer {
             request::stats(out, StatsTopic::Settings);
             Expect::stats().into()
         });
-        match no_op.await.map_err(lost)? {
+        // In one round trip: a call sends nothing before it is polled.
+        let (no_op, settings) = join(no_op, settings).await;
+        match no_op.map_err(|error| self.lost_early(error))? {
             Reply::NoOp => {}
             Reply::Refused(Refusal::Client(_)) => {
                 return Err(Error::new(ErrorKind::Server, "the server does not speak the meta protocol")
@@ -206,7 +238,7 @@ impl Dialer {
             Reply::Refused(refusal) => return Err(refused(refusal)),
             _ => return Err(unexpected()),
         }
-        let item_size_max = match settings.await.map_err(lost)? {
+        let item_size_max = match settings.map_err(lost)? {
             Reply::Stats(stats) => stats
                 .iter()
                 .find(|stat| &*stat.name == "item_size_max")

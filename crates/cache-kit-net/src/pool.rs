@@ -100,7 +100,8 @@ pub enum Report {
 
 /// The connections to one server.
 pub struct Pool<C: Connector> {
-    connector: C,
+    /// Shared with the dials under way, which do not keep the pool.
+    connector: Arc<C>,
     limits: Limits,
     open: ArcSwap<Vec<Arc<C::Conn>>>,
     sockets: Arc<Sockets>,
@@ -125,7 +126,7 @@ impl<C: Connector> Pool<C> {
     /// A pool without connections. Does no I/O and needs no runtime.
     pub fn new(connector: C, limits: Limits) -> Self {
         Self {
-            connector,
+            connector: Arc::new(connector),
             limits,
             open: ArcSwap::default(),
             sockets: Arc::default(),
@@ -272,7 +273,13 @@ impl<C: Connector> Pool<C> {
             dials.under_way += 1;
             permit
         };
-        let dialing = Dialing { pool: Arc::clone(self), permit: Some(permit), outcome: None };
+        let dialing = Dialing {
+            pool: Arc::downgrade(self),
+            connector: Arc::clone(&self.connector),
+            bound: self.limits.dial,
+            permit: Some(permit),
+            outcome: None,
+        };
         // Without a runtime the guard reports the failure at once.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(dialing.run());
@@ -361,47 +368,51 @@ impl<C: Connector> std::fmt::Debug for Pool<C> {
     }
 }
 
-/// A dial under way. However it ends, and be it with its runtime, the pool learns of it.
+/// A dial under way. However it ends, and be it with its runtime, the pool learns of it, if it is still there.
 struct Dialing<C: Connector> {
-    pool: Arc<Pool<C>>,
+    pool: Weak<Pool<C>>,
+    connector: Arc<C>,
+    bound: Duration,
     permit: Option<Permit>,
     outcome: Option<Result<C::Conn, DialFailure<C::Error>>>,
 }
 
 impl<C: Connector> Dialing<C> {
     async fn run(mut self) {
-        let bound = self.pool.limits.dial;
         let Some(permit) = self.permit.take() else { return };
-        self.outcome = Some(match timeout(bound, self.pool.connector.dial(permit)).await {
+        self.outcome = Some(match timeout(self.bound, self.connector.dial(permit)).await {
             Ok(dialed) => dialed.map_err(DialFailure::Failed),
-            Err(_) => Err(DialFailure::TooSlow(bound)),
+            Err(_) => Err(DialFailure::TooSlow(self.bound)),
         });
     }
 }
 
 impl<C: Connector> Drop for Dialing<C> {
     fn drop(&mut self) {
-        match self.outcome.take().unwrap_or(Err(DialFailure::RuntimeGone)) {
+        let outcome = self.outcome.take().unwrap_or(Err(DialFailure::RuntimeGone));
+        // Nobody is left to use a connection: it closes here.
+        let Some(pool) = self.pool.upgrade() else { return };
+        match outcome {
             Ok(conn) => {
-                self.pool.add(conn);
-                self.pool.breaker.succeeded();
-                let mut dials = self.pool.lock_dials();
+                pool.add(conn);
+                pool.breaker.succeeded();
+                let mut dials = pool.lock_dials();
                 dials.under_way -= 1;
                 dials.last_error = None;
             }
             Err(error) => {
                 // With nothing open, a failed dial leaves no doubt. One that ended with its runtime says nothing of the
                 // server.
-                if self.pool.connections() == 0 && !matches!(error, DialFailure::RuntimeGone) {
-                    self.pool.breaker.trip(Instant::now());
+                if pool.connections() == 0 && !matches!(error, DialFailure::RuntimeGone) {
+                    pool.breaker.trip(Instant::now());
                 }
-                let mut dials = self.pool.lock_dials();
+                let mut dials = pool.lock_dials();
                 dials.under_way -= 1;
                 dials.failed += 1;
                 dials.last_error = Some(error);
             }
         }
-        self.pool.sockets.changed.notify_waiters();
+        pool.sockets.changed.notify_waiters();
     }
 }
 

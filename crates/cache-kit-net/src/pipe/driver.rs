@@ -33,11 +33,11 @@ pub(super) struct Driver<P: Protocol> {
     has_yielded: bool,
     // The socket is closed before its permit is given back: fields are dropped in this order.
     io: Io,
-    _permit: Permit,
+    _permit: Option<Permit>,
 }
 
 impl<P: Protocol> Driver<P> {
-    pub(super) fn new(io: Io, protocol: P, queue: Arc<Queue<P>>, permit: Permit) -> Self {
+    pub(super) fn new(io: Io, protocol: P, queue: Arc<Queue<P>>, permit: Option<Permit>) -> Self {
         Self {
             queue,
             protocol,

@@ -131,10 +131,14 @@ impl<P: Protocol> Pipe<P> {
         /// Never used twice in a process.
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let (io, direct) = stream.into_parts();
-        let queue = Arc::new(Queue::new(limits, direct));
+        // A socket that callers can write into, they can also shut down, so that its permit need not wait for the driver,
+        // whose runtime may stand still. What is around a socket closes with the driver alone.
+        let (with_queue, with_driver) =
+            if direct.is_some() { (Some(permit), None) } else { (None, Some(permit)) };
+        let queue = Arc::new(Queue::new(limits, direct, with_queue));
         let weak = Arc::downgrade(&queue);
         watchdog::watch(weak)?;
-        let driver = tokio::spawn(Driver::new(io, protocol, Arc::clone(&queue), permit)).abort_handle();
+        let driver = tokio::spawn(Driver::new(io, protocol, Arc::clone(&queue), with_driver)).abort_handle();
         Ok(Self { queue, driver, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) })
     }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 use super::{CallError, Lost, PipeLimits, Protocol};
+use crate::permit::Permit;
 use crate::stream::Direct;
 use crate::watchdog::{self, Overdue};
 
@@ -56,19 +57,22 @@ struct State<P: Protocol> {
     slots: VecDeque<Slot<P>>,
     next_opaque: u32,
     direct: Option<Direct>,
+    /// The right to the socket, for as long as `direct` keeps it open.
+    permit: Option<Permit>,
     /// The driver, if it sleeps; otherwise it looks at `out` by itself before it does.
     sleeping: Option<Waker>,
     lost: Option<Lost>,
 }
 
 impl<P: Protocol> Queue<P> {
-    pub(super) fn new(limits: PipeLimits, direct: Option<Direct>) -> Self {
+    pub(super) fn new(limits: PipeLimits, direct: Option<Direct>, permit: Option<Permit>) -> Self {
         Self {
             state: Mutex::new(State {
                 out: Vec::new(),
                 slots: VecDeque::new(),
                 next_opaque: 0,
                 direct,
+                permit,
                 sleeping: None,
                 lost: None,
             }),
@@ -203,11 +207,13 @@ impl<P: Protocol> Queue<P> {
         let mut state = self.lock();
         let lost = *state.lost.get_or_insert(why);
         let slots = mem::take(&mut state.slots);
-        // The socket closes with the driver's half.
+        // Shuts the socket down: the server hears of the end now, whenever the driver drops its half.
         state.direct = None;
+        let permit = state.permit.take();
         let driver = state.sleeping.take();
         self.calls.store(0, Ordering::Relaxed);
         drop(state);
+        drop(permit);
         slots.into_iter().for_each(|slot| slot.lose(lost));
         self.room.notify_waiters();
         if let Some(driver) = driver {
