@@ -29,7 +29,7 @@ pub(super) struct Driver<P: Protocol> {
     output: Vec<u8>,
     written: usize,
     must_flush: bool,
-    /// The callers that were answered have had their turn.
+    /// The tasks that can run have had their turn, and have left their requests.
     has_yielded: bool,
     // The socket is closed before its permit is given back: fields are dropped in this order.
     io: Io,
@@ -149,8 +149,9 @@ impl<P: Protocol> Driver<P> {
 
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
         let answered = self.read(cx)?;
-        // One answer to one caller: nobody else is about to write, so there is nothing to wait for.
-        if answered > 1 && !self.has_yielded {
+        // With one call under way nobody else is about to write, and there is nothing to wait for.
+        let others = answered > 1 || self.queue.has_output();
+        if others && !self.has_yielded {
             self.has_yielded = true;
             cx.waker().wake_by_ref();
             return Ok(());

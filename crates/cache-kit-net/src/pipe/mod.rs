@@ -2,8 +2,8 @@
 //!
 //! A call puts its request into a buffer and its place into a queue, under a short lock. The first call on an idle
 //! connection writes its request itself, which saves the way through another task; while there are calls under way,
-//! the driver writes all that has come together at once. After it has handed out answers it lets the tasks that wait
-//! for them run first, once, so that their next requests leave in the same write.
+//! the driver writes all that has come together at once. When it has handed out answers, or is told of a request, it
+//! lets the other tasks that can run go first, once, so that their requests leave in the same write.
 //!
 //! Answers come in the order of the requests. Bytes that nobody asked for, or that make no sense, end the connection,
 //! and what is under way fails; no answer ever goes to the wrong call. A caller that goes away leaves its place in the

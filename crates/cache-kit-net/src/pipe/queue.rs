@@ -93,6 +93,11 @@ impl<P: Protocol> Queue<P> {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// Whether there is something to be written, as far as can be seen without the lock.
+    pub(super) fn has_output(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) != 0
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
