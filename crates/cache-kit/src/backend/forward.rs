@@ -38,6 +38,7 @@ macro_rules! forward_backend {
                 fn delete['k](key: &'k str) -> ();
                 fn exists['k](key: &'k str) -> bool;
                 fn mget['l, 'k](keys: &'l [&'k str]) -> Vec<Option<Bytes>>;
+                fn mget_each['l, 'k](keys: &'l [&'k str]) -> Vec<Result<Option<Bytes>>>;
                 fn mset['l, 'k](entries: &'l [SetEntry<'k>]) -> ();
                 fn mdelete['l, 'k](keys: &'l [&'k str]) -> ();
                 fn delete_pattern['k](pattern: &'k str) -> u64;

@@ -161,6 +161,20 @@ pub trait CacheBackend: Send + Sync + 'static {
         Ok(values)
     }
 
+    /// Reads many keys whose answers can fail one by one: of keys that are spread over servers, those of a server that is
+    /// down are not known, and the others are.
+    ///
+    /// The provided form asks [`mget`](Self::mget), and all fail together.
+    ///
+    /// # Behaviour
+    /// - As [`mget`](Self::mget), key by key.
+    ///
+    /// # Errors
+    /// When no answer at all is known; else with the key whose answer is not.
+    async fn mget_each(&self, keys: &[&str]) -> Result<Vec<Result<Option<Bytes>>>> {
+        Ok(self.mget(keys).await?.into_iter().map(Ok).collect())
+    }
+
     /// Writes many entries, each as [`set`](Self::set) would; the last of two with one key stays.
     ///
     /// # Errors

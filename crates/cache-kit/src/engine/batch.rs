@@ -4,6 +4,8 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::chain;
 use super::load::{Load, Loaded};
 use super::lookup::{Found, Missed};
@@ -89,44 +91,29 @@ impl<B: CacheBackend> Engine<B> {
             });
         }
         let (began, started) = (self.invalidations(), self.observer.start(&self.settings.clock));
-        let keys: Vec<&str> = unique.iter().map(|&at| requests[at].key.as_str()).collect();
         let mut answers: Vec<Option<Answer<T>>> = requests.iter().map(|_| None).collect();
         let mut missing = Vec::new();
-        let read = match self.backend().mget(&keys).await {
-            Ok(entries) if entries.len() == keys.len() => Ok(entries),
-            Ok(entries) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("mget gave {} answers for {} keys", entries.len(), keys.len()),
-            )),
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok(entries) => {
-                for (&at, entry) in unique.iter().zip(entries) {
-                    let request = &requests[at];
-                    let judged = match entry {
-                        Some(entry) => self.judge(request, entry, L::accepts),
-                        None => Err(Missed::Absent),
-                    };
-                    self.count_lookup(request, judged.as_ref().err());
-                    self.tell_lookup(request, started, judged.as_ref().err());
-                    match judged {
-                        Ok(found) => answers[at] = Some(Answer::cached(found)),
-                        Err(missed) => match self.lease_for(request, at, missed, L::accepts).await {
-                            Ok(found) => answers[at] = Some(Answer::cached(found)),
-                            Err(one) => missing.push(one),
-                        },
-                    }
-                }
-            }
-            Err(error) => {
-                self.backend_failed(&requests[0].key, "the cache could not be read", &error);
-                for &at in &unique {
+        for (&at, read) in unique.iter().zip(self.look_at(requests, &unique).await) {
+            let request = &requests[at];
+            let judged = match read {
+                Ok(Some(entry)) => self.judge(request, entry, L::accepts),
+                Ok(None) => Err(Missed::Absent),
+                Err(error) => {
                     self.count(Event::Unknown);
-                    let held = Held { engine: self, key: requests[at].key.as_str(), lease: None };
-                    let degraded = Some(error.clone());
+                    let held = Held { engine: self, key: request.key.as_str(), lease: None };
+                    let degraded = Some(error);
                     missing.push(Missing { at, held, stored: Stored::BackendUnknown, degraded });
+                    continue;
                 }
+            };
+            self.count_lookup(request, judged.as_ref().err());
+            self.tell_lookup(request, started, judged.as_ref().err());
+            match judged {
+                Ok(found) => answers[at] = Some(Answer::cached(found)),
+                Err(missed) => match self.lease_for(request, at, missed, L::accepts).await {
+                    Ok(found) => answers[at] = Some(Answer::cached(found)),
+                    Err(one) => missing.push(one),
+                },
             }
         }
         if !missing.is_empty() {
@@ -137,6 +124,25 @@ impl<B: CacheBackend> Engine<B> {
             answers[at].clone().unwrap_or_else(Answer::nowhere)
         });
         Ok(answers.collect())
+    }
+
+    /// What the backend has under each key. That it fails is told once, however many keys it concerns.
+    async fn look_at(&self, requests: &[Request<'_>], positions: &[usize]) -> Vec<Result<Option<Bytes>>> {
+        let keys: Vec<&str> = positions.iter().map(|&at| requests[at].key.as_str()).collect();
+        let read = match self.backend().mget_each(&keys).await {
+            Ok(read) if read.len() == keys.len() => read,
+            Ok(read) => {
+                let what = format!("mget gave {} answers for {} keys", read.len(), keys.len());
+                let error = Error::new(ErrorKind::Unavailable, what);
+                keys.iter().map(|_| Err(error.clone())).collect()
+            }
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let failed = positions.iter().zip(&read).find_map(|(at, read)| Some((*at, read.as_ref().err()?)));
+        if let Some((at, error)) = failed {
+            self.backend_failed(&requests[at].key, "the cache could not be read", error);
+        }
+        read
     }
 
     /// Takes the lease of one key, or finds that it was filled meanwhile.

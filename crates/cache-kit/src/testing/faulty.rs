@@ -182,6 +182,11 @@ impl<B: CacheBackend> CacheBackend for FaultyBackend<B> {
         self.inner.mget(keys).await
     }
 
+    async fn mget_each(&self, keys: &[&str]) -> Result<Vec<Result<Option<Bytes>>>> {
+        self.faults.check(Operation::Mget).await?;
+        self.inner.mget_each(keys).await
+    }
+
     async fn mset(&self, entries: &[SetEntry<'_>]) -> Result<()> {
         self.faults.check(Operation::Mset).await?;
         self.inner.mset(entries).await

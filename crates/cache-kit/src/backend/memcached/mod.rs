@@ -222,6 +222,10 @@ impl CacheBackend for MemcachedBackend {
     }
 
     async fn mget(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>> {
+        self.mget_each(keys).await?.into_iter().collect()
+    }
+
+    async fn mget_each(&self, keys: &[&str]) -> Result<Vec<Result<Option<Bytes>>>> {
         let full: Vec<Cow<'_, str>> = keys.iter().map(|key| self.shared.full(key)).collect();
         let bytes: Vec<&[u8]> = full.iter().map(|key| key.as_bytes()).collect();
         let found = self.shared.client.get_many(&bytes).await;
@@ -229,7 +233,7 @@ impl CacheBackend for MemcachedBackend {
             let value = found.map_err(|error| convert("mget", error))?;
             Ok(value.and_then(|value| self.shared.visible(key, Item::new(value.client_flags, value.data))))
         });
-        visible.collect()
+        Ok(visible.collect())
     }
 
     async fn mset(&self, entries: &[SetEntry<'_>]) -> Result<()> {

@@ -19,11 +19,14 @@ pub async fn mget_answers_in_order_with_duplicates_and_misses<B: CacheBackend>(s
         .map(|value| value.map(Bytes::from))
         .collect();
     assert_eq!(ok(subject.backend().mget(&keys).await), expected);
+    let each = ok(subject.backend().mget_each(&keys).await);
+    assert_eq!(each.into_iter().map(ok).collect::<Vec<_>>(), expected);
 }
 
 /// `mget` of an empty list is an empty answer; `mset` and `mdelete` of one do nothing.
 pub async fn mget_of_nothing_is_nothing<B: CacheBackend>(subject: &Subject<B>) {
     assert_eq!(ok(subject.backend().mget(&[]).await), Vec::<Option<Bytes>>::new());
+    assert!(ok(subject.backend().mget_each(&[]).await).is_empty());
     ok(subject.backend().mset(&[]).await);
     ok(subject.backend().mdelete(&[]).await);
 }
