@@ -11,10 +11,11 @@
 //! So the flags of what is ours are never zero, and an item of no bytes whose flags are is the *stub* that `mg` makes:
 //! a lease.
 //!
-//! The head is the time when the lease ends (milliseconds since 1970, eight bytes) and the flags of the value (four),
-//! both big-endian.
+//! The head is the time when the lease ends (milliseconds since 1970, eight bytes), the flags of the value (four), and
+//! a checksum of both (four), all big-endian. Without the right checksum it is no head, and the value another client's.
 
 use bytes::{Buf as _, Bytes};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::unix_time;
 
@@ -24,7 +25,9 @@ const TIME_SHIFT: u32 = 9;
 const CIRCLE: u64 = (1 << 23) - 1;
 /// A clock that is ahead of ours by less than this is taken to be ahead, and not half a circle behind.
 const MAX_SKEW: u64 = 86_400;
-const HEAD: usize = 12;
+const HEAD: usize = TERMS + 4;
+/// The time and the flags.
+const TERMS: usize = 12;
 
 /// An item as the server holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +47,20 @@ fn flags_at(unix_secs: u64) -> u32 {
     u32::try_from(unix_secs % CIRCLE + 1).unwrap_or(1) << TIME_SHIFT
 }
 
+fn checksum(terms: &[u8]) -> [u8; HEAD - TERMS] {
+    let [.., a, b, c, d] = xxh3_64(terms).to_be_bytes();
+    [a, b, c, d]
+}
+
 impl Item {
     pub(super) fn new(flags: u32, mut data: Bytes) -> Self {
-        if flags & KEPT != 0 && flags >> TIME_SHIFT != 0 && data.len() >= HEAD {
+        if flags & KEPT != 0
+            && flags >> TIME_SHIFT != 0
+            && let Some((head, _)) = data.split_first_chunk::<HEAD>()
+            && head[TERMS..] == checksum(&head[..TERMS])
+        {
             let (until, flags) = (data.get_u64(), data.get_u32());
+            data.advance(HEAD - TERMS);
             return Self { flags, data, leased_until: Some(until) };
         }
         Self { flags, data, leased_until: None }
@@ -76,6 +89,8 @@ impl Item {
         let mut data = Vec::with_capacity(HEAD + self.data.len());
         data.extend_from_slice(&until.to_be_bytes());
         data.extend_from_slice(&self.flags.to_be_bytes());
+        let sum = checksum(&data);
+        data.extend_from_slice(&sum);
         data.extend_from_slice(&self.data);
         ((flags_now() & !0xff) | KEPT, data)
     }
@@ -126,6 +141,10 @@ mod tests {
             assert_eq!(leased.clone().visible(0), Some(Bytes::from("value")));
             assert!(!leased.is_stub());
         }
+        // Of another client that happens to use the same bit.
+        let foreign = Item::new(flags_at(NOW) | KEPT, Bytes::from("a value as long as a head"));
+        assert_eq!(foreign.leased_until, None);
+        assert_eq!(foreign.visible(0), Some(Bytes::from("a value as long as a head")));
         // Too short to be one of ours.
         let short = Item::new(flags_at(NOW) | KEPT, Bytes::from("short"));
         assert_eq!(short.leased_until, None);
