@@ -320,6 +320,11 @@ impl CacheBackend for RedisBackend {
         }
     }
 
+    async fn mget_each(&self, keys: &[&str]) -> Result<Vec<Result<Option<Bytes>>>> {
+        // One store answers for all of them.
+        Ok(self.mget(keys).await?.into_iter().map(Ok).collect())
+    }
+
     async fn mset(&self, entries: &[SetEntry<'_>]) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
