@@ -149,7 +149,8 @@ impl<P: Protocol> Driver<P> {
 
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
         let answered = self.read(cx)?;
-        // With one call under way nobody else is about to write, and there is nothing to wait for.
+        // Those who were answered are about to ask again, and who has left a request is seldom alone. One answer to one
+        // caller is followed by nothing.
         let others = answered > 1 || self.queue.has_output();
         if others && !self.has_yielded {
             self.has_yielded = true;

@@ -146,6 +146,7 @@ impl<P: Protocol> Queue<P> {
             return;
         }
         state.out.extend_from_slice(&request);
+        self.bytes.store(state.out.len(), Ordering::Relaxed);
         state.slots.push_back(Slot { expect, answer: None, deadline: Instant::now() });
         self.calls.store(state.slots.len(), Ordering::Relaxed);
         let driver = state.sleeping.take();

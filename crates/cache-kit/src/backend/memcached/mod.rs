@@ -6,6 +6,7 @@ mod fence;
 mod item;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -238,9 +239,11 @@ impl CacheBackend for MemcachedBackend {
 
     async fn mset(&self, entries: &[SetEntry<'_>]) -> Result<()> {
         entries.iter().try_for_each(|entry| check_ttl(entry.ttl))?;
-        // Side by side, and all of them whatever becomes of one.
+        // Sent side by side they can overtake each other, so that of one key only the last is sent.
+        let last: HashMap<&str, &SetEntry<'_>> = entries.iter().map(|entry| (entry.key, entry)).collect();
+        // All of them, whatever becomes of one.
         let stored =
-            join_all(entries.iter().map(|entry| self.shared.set("mset", entry.key, &entry.value, entry.ttl)));
+            join_all(last.values().map(|entry| self.shared.set("mset", entry.key, &entry.value, entry.ttl)));
         stored.await.into_iter().collect()
     }
 

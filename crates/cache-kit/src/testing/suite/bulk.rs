@@ -52,6 +52,18 @@ pub async fn mset_writes_each_entry_with_its_own_life<B: CacheBackend>(subject: 
     assert_eq!(zero.expect_err("a ttl of zero was taken").kind(), ErrorKind::InvalidInput);
 }
 
+/// Of many entries with one key, `mset` leaves the last, whatever way each takes to the server.
+pub async fn mset_leaves_the_last_of_many_with_one_key<B: CacheBackend>(subject: &Subject<B>) {
+    let values: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    for round in 0..20 {
+        let key = format!("key:{round}");
+        let entry = |value: &String| SetEntry { key: &key, value: Bytes::from(value.clone()), ttl: None };
+        let entries: Vec<_> = values.iter().map(entry).collect();
+        ok(subject.backend().mset(&entries).await);
+        assert_eq!(get(subject, &key).await.as_deref(), Some(&b"199"[..]));
+    }
+}
+
 /// `mdelete` removes the keys that are there; absent ones are fine.
 pub async fn mdelete_removes_what_is_there<B: CacheBackend>(subject: &Subject<B>) {
     put(subject, "a", "1").await;

@@ -47,6 +47,7 @@ macro_rules! backend_suite {
             mget_answers_in_order_with_duplicates_and_misses
             mget_of_nothing_is_nothing
             mset_writes_each_entry_with_its_own_life
+            mset_leaves_the_last_of_many_with_one_key
             mdelete_removes_what_is_there
             delete_pattern_removes_what_matches_or_says_that_it_cannot
             clear_all_leaves_nothing
