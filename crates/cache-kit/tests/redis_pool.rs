@@ -13,8 +13,8 @@ use bytes::Bytes;
 use cache_kit::backend::redis::RedisValue;
 use cache_kit::backend::{CacheBackend, RedisBackend, RedisConfig, SetEntry};
 use cache_kit::{Cache, ErrorKind, backend};
-use cache_kit_test_support::{Cut, Direction, Fault, FaultProxy, RedisServer};
-use common::{bounded, drop_after};
+use cache_kit_test_support::{Direction, Fault, FaultProxy, RedisServer};
+use common::{bounded, drop_after, network};
 use futures_util::future::join_all;
 
 fn config(port: u16, pool_size: u32) -> RedisConfig {
@@ -161,66 +161,11 @@ async fn whatever_the_network_does_no_value_is_wrong_and_nothing_hangs() {
     .build()
     .unwrap();
     // Through the engine, whose entries tell whose they are.
-    let cache = Cache::new(backend.clone());
-    for key in 0..16_u64 {
-        cache.set(format!("key:{key}"), &key).await.unwrap();
-    }
-    let faults = || {
-        [
-            Fault::Delay(Duration::from_millis(20)),
-            Fault::Throttle { bytes_per_second: 20_000 },
-            Fault::Slice { bytes: 1 },
-            Fault::CutAfter { bytes: 100, how: Cut::Fin },
-            Fault::CutAfter { bytes: 101, how: Cut::Rst },
-            Fault::Blackhole { keep_reading: true },
-            Fault::Blackhole { keep_reading: false },
-            Fault::Stall,
-            Fault::DuplicateReply,
-            Fault::SwapReplies,
-            Fault::Inject(b"+OK\r\n".to_vec()),
-            Fault::Inject(b"$5\r\nwrong\r\n".to_vec()),
-            Fault::FlipBit { at: 3 },
-            Fault::FlipBit { at: 700 },
-            Fault::RefuseAccept,
-        ]
-    };
-    let (mut right, mut misses, mut failed) = (0, 0, 0);
-    for direction in [Direction::ToClient, Direction::ToServer] {
-        for fault in faults() {
-            let what = format!("{direction:?} {fault:?}");
-            proxy.set(direction, fault);
-            let reads = (0..16_u64).map(|key| {
-                let (cache, what) = (cache.clone(), &what);
-                async move {
-                    let began = std::time::Instant::now();
-                    let found = cache.get::<u64>(format!("key:{key}")).await;
-                    assert!(began.elapsed() < 10 * deadline, "{what}: hung for {:?}", began.elapsed());
-                    (key, found)
-                }
-            });
-            for (key, found) in join_all(reads).await {
-                match found {
-                    Ok(Some(value)) => {
-                        assert_eq!(value, key, "{what}: a wrong value");
-                        right += 1;
-                    }
-                    Ok(None) => misses += 1,
-                    Err(_) => failed += 1,
-                }
-            }
-            proxy.clear();
-            proxy.cut_all(Cut::Rst);
-            // When the network is well again, so is the cache.
-            let well = async {
-                while !matches!(cache.get::<u64>("key:3").await, Ok(Some(3))) {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            bounded(well).await;
-        }
-    }
-    println!("{right} right, {misses} misses, {failed} failed; found out: {:?}", cache.stats().rejected);
-    assert!(right > 0 && failed > 0);
+    let (cache, direct) = (Cache::new(backend), Cache::new(patient(server.port(), 2)));
+    let injected: [&[u8]; 2] = [b"+OK\r\n", b"$5\r\nwrong\r\n"];
+    let is_well = async || matches!(cache.get::<u64>("key:3").await, Ok(Some(3)));
+    network::no_value_is_wrong_and_nothing_hangs(&proxy, (&cache, deadline), &direct, &injected, is_well)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

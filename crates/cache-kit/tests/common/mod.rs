@@ -5,8 +5,12 @@
     unreachable_pub,
     clippy::unwrap_used,
     clippy::allow_attributes,
-    reason = "each test file uses its own part of this"
+    clippy::future_not_send,
+    clippy::print_stdout,
+    reason = "each test file uses its own part of this, prints what it measured, and runs it on its own thread"
 )]
+
+pub mod network;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
