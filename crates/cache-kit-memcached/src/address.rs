@@ -32,29 +32,8 @@ impl Server {
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config), saying what of it cannot be read.
     pub fn parse(text: &str) -> Result<Self> {
-        let text = text.trim();
-        let path = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text));
-        if let Some(path) = path {
-            if !path.starts_with('/') {
-                return Err(refused(text, "the path of a unix socket is absolute"));
-            }
-            return Ok(Self { address: Address::Unix(path.into()), weight: 1 });
-        }
-        let (host, port) = split(text)?;
-        if host.is_empty() {
-            return Err(refused(text, "it has no host"));
-        }
-        if host.chars().any(|c| c.is_whitespace() || c.is_control() || "/@?#".contains(c)) {
-            return Err(refused(text, "write host:port"));
-        }
-        let port = match port {
-            None => PORT,
-            Some(port) => match port.parse() {
-                Ok(port) if port > 0 => port,
-                _ => return Err(refused(text, "the port is a number from 1 to 65535")),
-            },
-        };
-        Ok(Self { address: Address::Tcp { host: host.to_owned(), port }, weight: 1 })
+        let address = Address::parse(text, PORT).map_err(|hint| refused(text, hint))?;
+        Ok(Self { address, weight: 1 })
     }
 
     /// The same server with this weight; 1 unless changed.
@@ -81,22 +60,6 @@ impl Server {
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.address.fmt(f)
-    }
-}
-
-fn split(text: &str) -> Result<(&str, Option<&str>)> {
-    if let Some(rest) = text.strip_prefix('[') {
-        return match rest.split_once(']') {
-            Some((host, "")) => Ok((host, None)),
-            Some((host, port)) if port.starts_with(':') => Ok((host, Some(&port[1..]))),
-            _ => Err(refused(text, "the bracket does not end")),
-        };
-    }
-    match text.rsplit_once(':') {
-        // More than one colon, and no brackets: an IPv6 address alone.
-        Some((host, _)) if host.contains(':') => Ok((text, None)),
-        Some((host, port)) => Ok((host, Some(port))),
-        None => Ok((text, None)),
     }
 }
 

@@ -63,6 +63,11 @@ impl Protocol for Memcached {
         Some((out, Expect::delete(None).into()))
     }
 
+    fn ping(out: &mut Vec<u8>) -> Option<Awaited> {
+        request::mn(out);
+        Some(Expect::no_op().into())
+    }
+
     fn ends(&self, reply: &Reply) -> bool {
         matches!(reply, Reply::Refused(refusal) if !refusal.keeps_connection())
     }
@@ -98,6 +103,14 @@ impl Connection for Conn {
 
     fn silent(&self) -> bool {
         self.pipe.silent()
+    }
+
+    fn was_heard(&self) -> bool {
+        self.pipe.was_heard()
+    }
+
+    async fn ping(&self) -> bool {
+        self.pipe.ping().await
     }
 }
 

@@ -45,7 +45,8 @@ impl Upstream {
     }
 
     pub(crate) fn drop_connections(&self) {
-        self.pool.drop_all();
+        // Soon after it was done, it is not done again.
+        let _done = self.pool.drop_all();
     }
 
     pub(crate) fn missed_at(&self) -> u64 {

@@ -29,6 +29,55 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl Address {
+    /// Reads `host`, `host:port`, `[v6]:port`, an IPv6 address, or the path of a unix socket (absolute, or behind
+    /// `unix:`).
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse(text: &str, default_port: u16) -> Result<Self, &'static str> {
+        let text = text.trim();
+        let path = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text));
+        if let Some(path) = path {
+            if !path.starts_with('/') {
+                return Err("the path of a unix socket is absolute");
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        let (host, port) = split(text)?;
+        if host.is_empty() {
+            return Err("it has no host");
+        }
+        if host.chars().any(|c| c.is_whitespace() || c.is_control() || "/@?#".contains(c)) {
+            return Err("write host:port");
+        }
+        let port = match port {
+            None => default_port,
+            Some(port) => match port.parse() {
+                Ok(port) if port > 0 => port,
+                _ => return Err("the port is a number from 1 to 65535"),
+            },
+        };
+        Ok(Self::Tcp { host: host.to_owned(), port })
+    }
+}
+
+fn split(text: &str) -> Result<(&str, Option<&str>), &'static str> {
+    if let Some(rest) = text.strip_prefix('[') {
+        return match rest.split_once(']') {
+            Some((host, "")) => Ok((host, None)),
+            Some((host, port)) if port.starts_with(':') => Ok((host, Some(&port[1..]))),
+            _ => Err("the bracket does not end"),
+        };
+    }
+    match text.rsplit_once(':') {
+        // More than one colon, and no brackets: an IPv6 address alone.
+        Some((host, _)) if host.contains(':') => Ok((text, None)),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((text, None)),
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

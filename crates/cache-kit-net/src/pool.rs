@@ -5,7 +5,7 @@
 //! goes away takes none with it, nor the dial that it asked for.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,11 @@ const MAX_DIALS: usize = 2;
 /// reconnecting.
 const DROP_PAUSE: Duration = Duration::from_secs(1);
 
+/// A connection over which nothing came for so long is asked for a sign of life.
+const PULSE: Duration = Duration::from_millis(500);
+/// And is dropped when none comes within this time. A dead link shows within the sum of the two and half of the first.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
 /// A connection that a [`Pool`] holds.
 pub trait Connection: Send + Sync + 'static {
     /// How many calls are under way.
@@ -33,6 +38,10 @@ pub trait Connection: Send + Sync + 'static {
     fn close(&self);
     /// A caller's deadline has passed without an answer; true if that makes the connection suspect.
     fn silent(&self) -> bool;
+    /// Whether the server has answered anything since this was last asked.
+    fn was_heard(&self) -> bool;
+    /// Asks the server for a sign of life; false if it is there and yet of no use any more. The pool bounds the time.
+    fn ping(&self) -> impl Future<Output = bool> + Send;
 }
 
 /// How connections to one server are made.
@@ -103,6 +112,8 @@ pub struct Pool<C: Connector> {
     /// Shared with the dials under way, which do not keep the pool.
     connector: Arc<C>,
     limits: Limits,
+    /// The connections that are ever open: as the limits say, unless that was changed.
+    most: AtomicUsize,
     open: ArcSwap<Vec<Arc<C::Conn>>>,
     sockets: Arc<Sockets>,
     /// Taken to change `open`.
@@ -128,6 +139,7 @@ impl<C: Connector> Pool<C> {
         Self {
             connector: Arc::new(connector),
             limits,
+            most: AtomicUsize::new(limits.most),
             open: ArcSwap::default(),
             sockets: Arc::default(),
             changing: Mutex::new(()),
@@ -146,6 +158,15 @@ impl<C: Connector> Pool<C> {
     /// How many connections are open.
     pub fn connections(&self) -> usize {
         self.open.load().iter().filter(|conn| !conn.is_closed()).count()
+    }
+
+    /// Bounds the connections that are opened from now on.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     /// The open connection that is wanted, if there is one.
@@ -229,7 +250,7 @@ impl<C: Connector> Pool<C> {
         let wanted = 1 + usize::from(total >= self.limits.second_from) + total / self.limits.one_more_per;
         let mut usable = open.iter().filter(|conn| !conn.is_closed());
         let best = usable.by_ref().take(wanted).min_by_key(|conn| conn.in_flight())?;
-        if open.len() < wanted.min(self.limits.most) {
+        if open.len() < wanted.min(self.most()) {
             self.dial();
         }
         Some(Arc::clone(best))
@@ -267,7 +288,7 @@ impl<C: Connector> Pool<C> {
             if dials.under_way >= at_once {
                 return;
             }
-            let Some(permit) = Permit::take(&self.sockets, self.limits.most) else {
+            let Some(permit) = Permit::take(&self.sockets, self.most()) else {
                 return;
             };
             dials.under_way += 1;
@@ -297,10 +318,10 @@ impl<C: Connector> Pool<C> {
         }
     }
 
-    fn add(&self, conn: C::Conn) {
+    fn add(&self, conn: &Arc<C::Conn>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut open: Vec<_> = self.open.load().iter().filter(|conn| !conn.is_closed()).cloned().collect();
-        open.push(Arc::new(conn));
+        open.push(Arc::clone(conn));
         self.open.store(Arc::new(open));
     }
 
@@ -311,15 +332,29 @@ impl<C: Connector> Pool<C> {
         self.open.store(Arc::new(open));
     }
 
-    /// Drops every connection, at most once a second.
-    pub fn drop_all(&self) {
+    /// A connection gives no sign of life: another one takes its place, whether or not anybody calls.
+    fn suspect(self: &Arc<Self>, conn: &Arc<C::Conn>) {
+        self.report(conn, Report::Lost);
+        if self.connections() == 0 {
+            self.dial();
+        }
+    }
+
+    /// Drops every connection, at most once a second; says whether it did.
+    pub fn drop_all(&self) -> bool {
         let now = Instant::now();
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         if dropped.is_some_and(|last| now.duration_since(last) < DROP_PAUSE) {
-            return;
+            return false;
         }
         *dropped = Some(now);
         drop(dropped);
+        self.close_all();
+        true
+    }
+
+    /// Drops every connection.
+    pub fn close_all(&self) {
         for conn in self.open.load().iter() {
             self.remove(conn);
         }
@@ -394,7 +429,12 @@ impl<C: Connector> Drop for Dialing<C> {
         let Some(pool) = self.pool.upgrade() else { return };
         match outcome {
             Ok(conn) => {
-                pool.add(conn);
+                let conn = Arc::new(conn);
+                pool.add(&conn);
+                // Ends with this runtime, as the connection does that was made on it.
+                if let Ok(runtime) = Handle::try_current() {
+                    runtime.spawn(pulse(Weak::clone(&self.pool), Arc::downgrade(&conn)));
+                }
                 pool.breaker.succeeded();
                 let mut dials = pool.lock_dials();
                 dials.under_way -= 1;
@@ -413,6 +453,28 @@ impl<C: Connector> Drop for Dialing<C> {
             }
         }
         pool.sockets.changed.notify_waiters();
+    }
+}
+
+/// Looks after one connection: the kernel takes a while to notice that a peer is gone, and more if nothing is sent.
+async fn pulse<C: Connector>(pool: Weak<Pool<C>>, conn: Weak<C::Conn>) {
+    loop {
+        tokio::time::sleep(PULSE).await;
+        let Some(conn) = conn.upgrade() else { return };
+        if conn.is_closed() {
+            return;
+        }
+        if conn.was_heard() {
+            continue;
+        }
+        // What a caller has heard meanwhile is a sign of life too.
+        let alive = timeout(SIGN_OF_LIFE, conn.ping()).await.unwrap_or_else(|_| conn.was_heard());
+        if !alive {
+            if let Some(pool) = pool.upgrade() {
+                pool.suspect(&conn);
+            }
+            return;
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use crate::kind::Kind;
 use crate::locate;
-use crate::redis::Redis;
 use crate::server::Server;
 
 /// What a server is started with.
@@ -38,19 +37,10 @@ impl<K: Kind> Builder<K> {
     /// When the program is missing, with the packages to install, or when the server does not start, with its log.
     #[must_use]
     pub fn start(self) -> Server<K> {
-        let program = locate::program::<K>(self.program.as_deref());
+        let program = locate::program(&self.kind, self.program.as_deref());
         match program.and_then(|program| Server::launch_somewhere(self.kind, program, self.extra)) {
             Ok(server) => server,
             Err(problem) => panic!("{problem}"),
         }
-    }
-}
-
-impl Builder<Redis> {
-    /// Makes the server ask for a password, which [`Server::url`] then holds. Without characters that a URL escapes.
-    #[must_use]
-    pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.kind.password = Some(password.into());
-        self
     }
 }

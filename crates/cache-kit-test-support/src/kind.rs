@@ -22,6 +22,17 @@ pub trait Kind: sealed::Sealed + Default + std::fmt::Debug + Send + Sync + 'stat
     /// Environment variable that names a running server to use.
     const EXTERNAL_VAR: &'static str;
 
+    /// False when what was asked for needs the program of the system's package, and not the one that the environment
+    /// names.
+    fn any_program(&self) -> bool {
+        true
+    }
+
+    /// How far above its port the server listens on a second one, if it does.
+    fn second_port(&self) -> Option<u16> {
+        None
+    }
+
     /// Makes what the server needs before it starts, such as files in its directory; not before a restart, but again
     /// when another port is tried.
     ///

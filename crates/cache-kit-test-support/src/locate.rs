@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::kind::Kind;
 
-/// The program to start: `chosen` if given, else the one of the environment variable, else the first on the path.
-pub(crate) fn program<K: Kind>(chosen: Option<&Path>) -> Result<PathBuf, String> {
-    let named = chosen.map(Path::to_path_buf).or_else(|| variable(K::PROGRAM_VAR).map(PathBuf::from));
+/// The program to start: `chosen` if given, else the one of the environment variable if that may be any, else the first
+/// on the path.
+pub(crate) fn program<K: Kind>(kind: &K, chosen: Option<&Path>) -> Result<PathBuf, String> {
+    let of_environment = || variable(K::PROGRAM_VAR).filter(|_| kind.any_program()).map(PathBuf::from);
+    let named = chosen.map(Path::to_path_buf).or_else(of_environment);
     match named {
         Some(path) if path.is_file() => std::path::absolute(&path).map_err(|error| error.to_string()),
         Some(path) => Err(missing::<K>(&format!("there is no program {}", path.display()))),

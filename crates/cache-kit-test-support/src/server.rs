@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 5;
 /// For a server to answer after its start, and for a signal to take effect.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For one reply of a server that should be there.
-const REPLY: Duration = Duration::from_secs(5);
+pub(crate) const REPLY: Duration = Duration::from_secs(5);
 const LOG_LINES: usize = 100;
 
 enum Failure {
@@ -206,11 +206,12 @@ impl<K: Kind> Server<K> {
 
     /// A server of this kind on a port that works, started.
     pub(crate) fn launch_somewhere(kind: K, program: PathBuf, extra: Vec<OsString>) -> Result<Self, String> {
+        let port = Port::reserve_with(kind.second_port())?;
         let mut server = Self {
             kind,
             program,
             extra,
-            port: Port::reserve()?,
+            port,
             dir: TempDir::with_prefix("cache-kit-test-").map_err(|error| error.to_string())?,
             running: Mutex::new(None),
         };
@@ -222,7 +223,7 @@ impl<K: Kind> Server<K> {
                 Err(Failure::Hopeless(text)) => return Err(text),
                 Err(Failure::Ended(text)) => problem = text,
             }
-            server.port = Port::reserve()?;
+            server.port = Port::reserve_with(server.kind.second_port())?;
         }
         Err(format!("gave up after {ATTEMPTS} attempts; the last: {problem}"))
     }
@@ -231,7 +232,7 @@ impl<K: Kind> Server<K> {
         &self.kind
     }
 
-    fn place(&self) -> Place<'_> {
+    pub(crate) fn place(&self) -> Place<'_> {
         Place { port: self.port(), dir: self.dir() }
     }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use cache_kit::backend::{
 };
 use cache_kit::testing::{FaultyBackend, Subject};
 use cache_kit::{ManualClock, Result, backend_suite};
-use cache_kit_test_support::{MemcachedServer, RedisServer};
+use cache_kit_test_support::{MemcachedServer, RedisCluster, RedisSentinels, RedisServer};
 
 /// A fresh store, and the time that it lives by.
 fn memory() -> Subject<InMemoryBackend> {
@@ -97,6 +99,54 @@ backend_suite!(redis_boxed, async { redis().map(|backend| Box::new(backend) as B
 backend_suite!(redis_arced, async { redis().map(|backend| Arc::new(backend) as Arc<dyn CacheBackend>) });
 backend_suite!(redis_faulty_without_faults, async { redis().map(|backend| FaultyBackend::new(backend).0) });
 backend_suite!(redis_without_prefix, async { redis_alone() });
+
+/// A backend with a prefix of its own on what this URL names.
+fn redis_at(url: &str) -> Subject<RedisBackend> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let prefix = format!("app:t{}:", NEXT.fetch_add(1, Ordering::Relaxed));
+    Subject::real_time(patient(RedisBackend::builder_from_url(url).unwrap()).prefix(prefix).build().unwrap())
+}
+
+fn redis_over_tls() -> Subject<RedisBackend> {
+    static SERVER: LazyLock<RedisServer> = LazyLock::new(|| RedisServer::builder().tls().start());
+    redis_at(&format!("{}?tls_roots={}", SERVER.url(), SERVER.ca_certificate().display()))
+}
+
+fn redis_over_a_unix_socket() -> Subject<RedisBackend> {
+    static SERVER: LazyLock<RedisServer> = LazyLock::new(|| RedisServer::builder().unix_socket().start());
+    redis_at(&SERVER.url())
+}
+
+/// The rules are those of the documentation.
+fn redis_with_the_least_rights() -> Subject<RedisBackend> {
+    static SERVER: LazyLock<RedisServer> = LazyLock::new(|| {
+        RedisServer::builder().acl_user("app", "secret", common::least_rights("app:")).start()
+    });
+    redis_at(&SERVER.url())
+}
+
+fn redis_behind_sentinels() -> Subject<RedisBackend> {
+    static SENTINELS: LazyLock<RedisSentinels> = LazyLock::new(RedisSentinels::start);
+    redis_at(&SENTINELS.url())
+}
+
+fn redis_cluster() -> Subject<RedisBackend> {
+    static CLUSTER: LazyLock<RedisCluster> = LazyLock::new(RedisCluster::start);
+    redis_at(&CLUSTER.url())
+}
+
+/// As the specification has it: a plain config that names a node of a cluster.
+fn redis_cluster_by_config() -> Subject<RedisBackend> {
+    static CLUSTER: LazyLock<RedisCluster> = LazyLock::new(|| RedisCluster::builder().replicas(0).start());
+    redis_at(&format!("redis://{}", CLUSTER.addrs()[0]))
+}
+
+backend_suite!(redis_tls, async { redis_over_tls() });
+backend_suite!(redis_unix, async { redis_over_a_unix_socket() });
+backend_suite!(redis_least_rights, async { redis_with_the_least_rights() });
+backend_suite!(redis_sentinel, async { redis_behind_sentinels() });
+backend_suite!(redis_cluster, async { redis_cluster() });
+backend_suite!(redis_cluster_by_config, async { redis_cluster_by_config() });
 
 /// A backend on one or more servers that it has to itself: Memcached cannot clear a part.
 fn memcached(servers: usize) -> Subject<MemcachedBackend> {

@@ -57,12 +57,21 @@ pub trait Protocol: Send + 'static {
         None
     }
 
+    /// Appends a request that has no effect, and says what it expects, if the protocol has one.
+    fn ping(out: &mut Vec<u8>) -> Option<Self::Expect> {
+        let _ = out;
+        None
+    }
+
     /// Whether the connection ends after this answer, because what follows may be out of step.
     fn ends(&self, reply: &Self::Reply) -> bool {
         let _ = reply;
         false
     }
 }
+
+/// Longer than whoever asks for a sign of life waits.
+const PING: Duration = Duration::from_secs(60);
 
 /// The bounds of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -230,6 +239,21 @@ impl<P: Protocol> Connection for Pipe<P> {
 
     fn silent(&self) -> bool {
         self.queue.silent() >= MAX_SILENCES
+    }
+
+    fn was_heard(&self) -> bool {
+        self.queue.was_heard()
+    }
+
+    /// True at once where the protocol has nothing to ask.
+    async fn ping(&self) -> bool {
+        let (mut request, deadline) = (Vec::new(), Instant::now() + PING);
+        let Some(expect) = P::ping(&mut request) else { return true };
+        let answer = self.call(deadline, |_, out| {
+            out.extend_from_slice(&request);
+            expect
+        });
+        answer.await.is_ok()
     }
 }
 

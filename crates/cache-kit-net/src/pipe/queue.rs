@@ -48,6 +48,8 @@ pub(super) struct Queue<P: Protocol> {
     bytes: AtomicUsize,
     closed: AtomicBool,
     silences: AtomicU32,
+    /// Something has come since this was last looked at.
+    heard: AtomicBool,
     /// Told when calls have ended or bytes were written, for those who wait for room.
     pub(super) room: Notify,
 }
@@ -81,6 +83,7 @@ impl<P: Protocol> Queue<P> {
             bytes: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             silences: AtomicU32::new(0),
+            heard: AtomicBool::new(true),
             room: Notify::new(),
         }
     }
@@ -179,10 +182,18 @@ impl<P: Protocol> Queue<P> {
         self.calls.store(state.slots.len(), Ordering::Relaxed);
     }
 
+    /// Whether something has come since this was last asked.
+    pub(super) fn was_heard(&self) -> bool {
+        self.heard.swap(false, Ordering::Relaxed)
+    }
+
     /// Answers were handed out.
     pub(super) fn heard(&self) {
         if self.silences.load(Ordering::Relaxed) != 0 {
             self.silences.store(0, Ordering::Relaxed);
+        }
+        if !self.heard.load(Ordering::Relaxed) {
+            self.heard.store(true, Ordering::Relaxed);
         }
         self.room.notify_waiters();
     }

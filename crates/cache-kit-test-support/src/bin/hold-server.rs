@@ -1,10 +1,11 @@
 //! The process that the crate's own tests kill, starve of programs and let panic: `hold-server KIND WHAT`.
 
-use cache_kit_test_support::{Kind, Memcached, Redis, Server};
+use cache_kit_test_support::{Kind, Memcached, Redis, RedisServer, Server};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["redis", "tls"] => drop(RedisServer::builder().tls().start()),
         ["redis", what] => act::<Redis>(what),
         ["memcached", what] => act::<Memcached>(what),
         _ => panic!("which server, and what to do with it? {arguments:?}"),

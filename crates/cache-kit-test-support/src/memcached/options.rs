@@ -27,7 +27,7 @@ impl Builder<Memcached> {
     /// [`tls`](Self::tls) with this certificate.
     #[must_use]
     pub fn certificate(mut self, certificate: Certificate) -> Self {
-        self.kind.tls.get_or_insert_default().certificate = certificate;
+        self.kind.tls.get_or_insert_default().identity.certificate = certificate;
         self
     }
 
@@ -35,7 +35,7 @@ impl Builder<Memcached> {
     /// [`client_certificate`](crate::Server::client_certificate).
     #[must_use]
     pub fn client_certificates(mut self) -> Self {
-        self.kind.tls.get_or_insert_default().asks_clients = true;
+        self.kind.tls.get_or_insert_default().identity.asks_clients = true;
         self
     }
 

@@ -3,22 +3,22 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::certificates::{self, Certificate};
+use crate::certificates;
+use crate::identity::Identity;
 use crate::place::loopback;
 use crate::ports::Port;
 
 /// A TLS port, and what the server shows and asks there.
 #[derive(Debug, Default)]
 pub(super) struct Tls {
-    pub(super) certificate: Certificate,
-    pub(super) asks_clients: bool,
+    pub(super) identity: Identity,
     /// Without TLS: whether the server serves is asked there, and so is everything that is no test of TLS.
     plain: Option<Port>,
 }
 
 impl Tls {
     pub(super) fn prepare(&mut self, dir: &Path) -> Result<(), String> {
-        certificates::write(dir, self.certificate)?;
+        self.identity.prepare(dir)?;
         self.plain = Some(Port::reserve()?);
         Ok(())
     }
@@ -35,7 +35,7 @@ impl Tls {
             options.push(dir.join(file));
             options.push(",");
         }
-        options.push(if self.asks_clients { "ssl_verify_mode=2" } else { "ssl_verify_mode=0" });
+        options.push(if self.identity.asks_clients { "ssl_verify_mode=2" } else { "ssl_verify_mode=0" });
         let plain = format!("notls:{}", self.plain_addr());
         ["-Z".into(), "-o".into(), options, "-l".into(), plain.into()].into()
     }

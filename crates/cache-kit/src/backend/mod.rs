@@ -19,6 +19,8 @@ mod pattern;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod select;
+#[cfg(all(feature = "tls", any(feature = "redis", feature = "memcached")))]
+mod tls;
 
 use std::time::Duration;
 

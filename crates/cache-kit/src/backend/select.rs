@@ -11,7 +11,12 @@ use crate::error::{Error, Result};
 /// | URL | backend |
 /// |---|---|
 /// | `memory://` | [`InMemoryBackend`](super::InMemoryBackend); parameters `max_entries`, `max_bytes`, `sweep_every` |
-/// | `redis://user:password@host:6379/0` | `RedisBackend` (feature `redis`); parameters `pool_size`, `connection_timeout`, `operation_timeout`, `prefix` |
+/// | `redis://user:password@host:6379/0` | `RedisBackend` (feature `redis`); parameters `pool_size`, `connection_timeout`, `operation_timeout`, `prefix`, `read_from` (`primary` or `prefer_replica`), `replicas`, `require_tls` |
+/// | `redis+unix:///run/redis.sock` | the same over a unix socket, with the parameter `database` |
+/// | `redis+cluster://user:password@host,host:6379` | the same for a cluster |
+/// | `redis+sentinel://user:password@host,host:26379/name/0` | the same for a primary behind sentinels; parameters `sentinel_username`, `sentinel_password` |
+/// | `rediss://…`, `rediss+cluster://…`, `rediss+sentinel://…` | the same over TLS (feature `tls`); with the paths of PEM files in `tls_roots` (else those of the system), `tls_certificate` and `tls_key`, and `tls_server_name` |
+/// | `valkey` or `valkeys` for `redis` or `rediss` | the same |
 /// | `memcached://user:password@host:11211,host` | `MemcachedBackend` (feature `memcached`); parameters `max_connections`, `min_connections`, `connection_timeout`, `operation_timeout`, `prefix`, `distribution` (`weighted_ketama` or `ketama`), `weights` (such as `2,1`) |
 /// | `memcached+tls://…` | the same over TLS (feature `tls`); with the paths of PEM files in `tls_roots` (else those of the system), `tls_certificate` and `tls_key`, and `tls_server_name` |
 /// | `memcached+unix:///run/memcached.sock` | the same over a unix socket |
@@ -169,7 +174,9 @@ pub(crate) fn from_parts(url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Resul
             Ok(Box::new(super::inmemory::InMemoryBuilder::from_params(params)?.build()?))
         }
         #[cfg(feature = "redis")]
-        "redis" => Ok(Box::new(super::redis::RedisBuilder::from_url(url, params)?.build()?)),
+        scheme if super::redis::is_scheme(scheme) => {
+            Ok(Box::new(super::redis::RedisBuilder::from_url(url, params)?.build()?))
+        }
         #[cfg(feature = "memcached")]
         scheme if super::memcached::is_scheme(scheme) => {
             Ok(Box::new(super::memcached::MemcachedBuilder::from_url(url, params)?.build()?))

@@ -159,3 +159,11 @@ pub async fn drop_after<F: Future>(future: F, polls: u32) -> Option<F::Output> {
     }
     None
 }
+
+/// What a Redis user of a backend with this prefix must be allowed, and nothing more; see SECURITY.md.
+pub fn least_rights(prefix: &str) -> String {
+    format!(
+        "~{prefix}* +get +mget +set +unlink +del +exists +getrange +pttl +time +eval +evalsha +scan +ping \
+         +cluster|slots +readonly +asking"
+    )
+}

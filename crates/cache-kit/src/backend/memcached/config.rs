@@ -81,7 +81,7 @@ pub struct MemcachedBuilder {
     weights: Vec<u32>,
     credentials: Option<(String, Secret)>,
     #[cfg(feature = "tls")]
-    tls: Option<tls::Tls>,
+    tls: Option<cache_kit_net::TlsBuilder>,
 }
 
 /// A password: never printed.
@@ -179,7 +179,7 @@ impl MemcachedBuilder {
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            builder = builder.tls(tls.settings().map_err(refused)?);
+            builder = builder.tls(cache_kit_memcached::Tls::with(tls.clone()).map_err(refused)?);
         }
         let client = builder.build().map_err(refused)?;
         Ok(MemcachedBackend { shared: Arc::new(Shared { client, prefix: self.prefix }) })
@@ -253,7 +253,7 @@ impl MemcachedBuilder {
     #[cfg(feature = "tls")]
     fn with_tls_from_url(mut self, url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Result<Self> {
         if url.scheme == TLS {
-            self.tls = Some(tls::Tls::from_params(params)?);
+            self.tls = Some(crate::backend::tls::from_params(params)?);
         }
         Ok(self)
     }
@@ -276,98 +276,7 @@ pub(crate) fn is_scheme(scheme: &str) -> bool {
 }
 
 #[cfg(feature = "tls")]
-mod tls {
-    //! Whom to trust, and who we are: certificates as PEM text, until the backend is built.
-
-    use super::MemcachedBuilder;
-    use crate::config::Params;
-    use crate::error::{Error, Result};
-
-    /// The settings of TLS.
-    #[derive(Clone, Default)]
-    pub(super) struct Tls {
-        roots: Option<Vec<u8>>,
-        /// Certificate and key.
-        client: Option<(Vec<u8>, Vec<u8>)>,
-        server_name: Option<String>,
-    }
-
-    impl std::fmt::Debug for Tls {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.debug_struct("Tls").field("server_name", &self.server_name).finish_non_exhaustive()
-        }
-    }
-
-    impl MemcachedBuilder {
-        /// Encrypts the connections, for servers with TLS (`-Z`), trusting what the operating system trusts. Certificate
-        /// and name of each server are always verified.
-        pub fn tls(mut self) -> Self {
-            self.tls.get_or_insert_default();
-            self
-        }
-
-        /// Encrypts the connections, trusting the certificates of this PEM text and nobody else.
-        pub fn tls_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-            self.tls.get_or_insert_default().roots = Some(pem.into());
-            self
-        }
-
-        /// Encrypts the connections, showing this certificate (PEM) with its key (PEM). Needs
-        /// [`tls_root_certificates`](Self::tls_root_certificates).
-        pub fn tls_client_certificate(
-            mut self,
-            certificate: impl Into<Vec<u8>>,
-            key: impl Into<Vec<u8>>,
-        ) -> Self {
-            self.tls.get_or_insert_default().client = Some((certificate.into(), key.into()));
-            self
-        }
-
-        /// Encrypts the connections, to servers whose certificates have this name. Default: the host of each server.
-        pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
-            self.tls.get_or_insert_default().server_name = Some(name.into());
-            self
-        }
-    }
-
-    impl Tls {
-        /// `tls_roots`, `tls_certificate` and `tls_key` are paths of PEM files.
-        pub(super) fn from_params(params: &mut Params<'_>) -> Result<Self> {
-            let mut file = |name: &'static str| -> Result<Option<Vec<u8>>> {
-                let Some(path) = params.take(name, "", |path| Some(path.to_owned()))? else {
-                    return Ok(None);
-                };
-                std::fs::read(path).map(Some).map_err(|error| {
-                    Error::config(format!("the file that {name} names cannot be read")).with_source(error)
-                })
-            };
-            let roots = file("tls_roots")?;
-            let client = match (file("tls_certificate")?, file("tls_key")?) {
-                (None, None) => None,
-                (Some(certificate), Some(key)) => Some((certificate, key)),
-                _ => return Err(Error::config("tls_certificate and tls_key belong together")),
-            };
-            let server_name = params.take("tls_server_name", "", |name| Some(name.to_owned()))?;
-            Ok(Self { roots, client, server_name })
-        }
-
-        pub(super) fn settings(&self) -> cache_kit_memcached::Result<cache_kit_memcached::Tls> {
-            use cache_kit_memcached::Tls;
-            let empty = Vec::new();
-            let tls = match (&self.roots, &self.client) {
-                (roots, Some((certificate, key))) => {
-                    Tls::with_client_certificate(roots.as_ref().unwrap_or(&empty), certificate, key)
-                }
-                (Some(roots), None) => Tls::with_root_certificates(roots),
-                (None, None) => Tls::with_system_roots(),
-            }?;
-            match &self.server_name {
-                Some(name) => tls.server_name(name),
-                None => Ok(tls),
-            }
-        }
-    }
-}
+crate::backend::tls::tls_methods!(MemcachedBuilder);
 
 #[cfg(test)]
 mod tests {

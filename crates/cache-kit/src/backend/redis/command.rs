@@ -6,6 +6,8 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value, cmd};
 
 use super::error::convert;
+use super::node::Answer;
+use super::topology::{Keyed, Topology, unexpected};
 use super::{NAME, RedisBackend};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -15,7 +17,8 @@ impl RedisBackend {
     /// Say which arguments are keys: they get the backend's [prefix](super::RedisBuilder::prefix). The connections
     /// are shared, so commands that change the state of a connection (`SUBSCRIBE`, `MULTI`, `WATCH`, `SELECT`,
     /// `AUTH`, `CLIENT REPLY`, blocking ones such as `BLPOP`) are refused; [`transaction`](Self::transaction) makes
-    /// many commands one.
+    /// many commands one. In a cluster a command goes to the node that has its first key, and one without keys to any of
+    /// the primaries.
     ///
     /// ```no_run
     /// # async fn run(backend: cache_kit::backend::RedisBackend) -> cache_kit::Result<()> {
@@ -24,25 +27,24 @@ impl RedisBackend {
     /// # Ok(()) }
     /// ```
     pub fn command(&self, name: &str) -> RedisCommand {
-        RedisCommand { backend: self.clone(), command: cmd(name), name: name.to_ascii_uppercase() }
-    }
-
-    /// Many commands in one exchange; other callers' commands may come in between.
-    pub fn pipeline(&self) -> RedisPipeline {
-        RedisPipeline {
+        RedisCommand {
             backend: self.clone(),
-            pipeline: Pipeline::new(),
-            count: 0,
-            atomic: false,
-            refused: None,
+            command: cmd(name),
+            name: name.to_ascii_uppercase(),
+            keys: Vec::new(),
         }
     }
 
-    /// Many commands that the server runs as one (`MULTI` and `EXEC`): all of them or, if it refuses one, none.
+    /// Many commands in one exchange; other callers' commands may come in between. In a cluster, one exchange with each
+    /// node that has some of the keys: commands on different keys may then run in another order.
+    pub fn pipeline(&self) -> RedisPipeline {
+        RedisPipeline { backend: self.clone(), commands: Vec::new(), atomic: false, refused: None }
+    }
+
+    /// Many commands that the server runs as one (`MULTI` and `EXEC`): all of them or, if it refuses one, none. In a
+    /// cluster their keys must be in one slot, which those with the same `{tag}` are.
     pub fn transaction(&self) -> RedisPipeline {
-        let mut pipeline = self.pipeline();
-        pipeline.pipeline.atomic();
-        RedisPipeline { atomic: true, ..pipeline }
+        RedisPipeline { atomic: true, ..self.pipeline() }
     }
 }
 
@@ -91,12 +93,16 @@ pub struct RedisCommand {
     backend: RedisBackend,
     command: Cmd,
     name: String,
+    /// As they are on the server.
+    keys: Vec<String>,
 }
 
 impl RedisCommand {
     /// An argument that is a key.
     pub fn key(mut self, key: impl AsRef<str>) -> Self {
-        self.command.arg(self.backend.shared.full(key.as_ref()));
+        let key = self.backend.shared.full(key.as_ref()).into_owned();
+        self.command.arg(&key);
+        self.keys.push(key);
         self
     }
 
@@ -120,7 +126,12 @@ impl RedisCommand {
     /// is not for a connection that is shared.
     pub async fn run(self) -> Result<RedisValue> {
         check(&self.name)?;
-        self.backend.shared.ask("command", &self.command).await.map(RedisValue::from)
+        let topology = &self.backend.shared.topology;
+        let answer = match self.keys.first() {
+            Some(key) => topology.send("command", key, &self.command).await?,
+            None => topology.send_anywhere("command", &self.command).await?,
+        };
+        answer.map(RedisValue::from).map_err(|error| convert("command", error))
     }
 }
 
@@ -135,8 +146,7 @@ impl fmt::Debug for RedisCommand {
 #[must_use = "a pipeline does nothing until it runs"]
 pub struct RedisPipeline {
     backend: RedisBackend,
-    pipeline: Pipeline,
-    count: usize,
+    commands: Vec<RedisCommand>,
     atomic: bool,
     refused: Option<Error>,
 }
@@ -147,8 +157,7 @@ impl RedisPipeline {
         if let Err(error) = check(&command.name) {
             self.refused.get_or_insert(error);
         }
-        self.pipeline.add_command(command.command);
-        self.count += 1;
+        self.commands.push(command);
         self
     }
 
@@ -161,33 +170,48 @@ impl RedisPipeline {
         if let Some(refused) = self.refused {
             return Err(refused);
         }
-        if self.count == 0 {
+        if self.commands.is_empty() {
             return Ok(Vec::new());
         }
-        let shared = &self.backend.shared;
-        if !self.atomic {
-            let answers = shared.ask_all("pipeline", &self.pipeline, self.count).await?;
-            return Ok(answers.into_iter().map(RedisValue::from).collect());
+        let topology = &self.backend.shared.topology;
+        if self.atomic {
+            return Self::run_as_one(self.commands, topology).await;
         }
-        // MULTI, a `QUEUED` for each command, and the answers in the one of EXEC.
-        let answers = shared.pool.send_all("transaction", &self.pipeline, self.count + 1, 1).await?;
-        let answers = answers.map_err(|error| convert("transaction", error))?;
-        match answers.into_iter().next() {
-            Some(Value::Array(values)) => values
+        let keyed = |command: RedisCommand| {
+            Keyed::new(command.keys.into_iter().next().unwrap_or_default(), command.command)
+        };
+        let commands = self.commands.into_iter().map(keyed).collect();
+        let answers = topology.send_each("pipeline", commands).await?;
+        let each = |answer: Result<Answer<Value>>| {
+            answer?.map(RedisValue::from).map_err(|error| convert("pipeline", error))
+        };
+        answers.into_iter().map(each).collect()
+    }
+
+    async fn run_as_one(commands: Vec<RedisCommand>, topology: &Topology) -> Result<Vec<RedisValue>> {
+        let (mut pipeline, mut keys, count) = (Pipeline::new(), Vec::new(), commands.len());
+        pipeline.atomic();
+        for command in commands {
+            pipeline.add_command(command.command);
+            keys.extend(command.keys);
+        }
+        match topology.transaction("transaction", &keys, &pipeline, count).await? {
+            Value::Array(values) => values
                 .into_iter()
                 .map(|value| match value {
                     Value::ServerError(error) => Err(convert("transaction", error.into())),
                     value => Ok(RedisValue::from(value)),
                 })
                 .collect(),
-            _ => Err(shared.unexpected("transaction")),
+            Value::ServerError(error) => Err(convert("transaction", error.into())),
+            _ => Err(unexpected("transaction")),
         }
     }
 }
 
 impl fmt::Debug for RedisPipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisPipeline").field("commands", &self.count).finish_non_exhaustive()
+        f.debug_struct("RedisPipeline").field("commands", &self.commands.len()).finish_non_exhaustive()
     }
 }
 

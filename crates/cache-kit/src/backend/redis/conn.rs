@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use cache_kit_net::{Address, Connection, DialError, Permit, Stream, dial};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value, cmd};
 use tokio::task::AbortHandle;
 
 use super::NAME;
 use super::coalesce::Batch;
-use super::config::RedisConfig;
-use super::error::{convert, is_no_permission};
+use super::credentials::RedisCredentials;
+use super::error::{Blame, blame, convert};
+use super::greeting::{Greeting, ServerMode};
+use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
 
 /// After so many deadlines in a row without any answer, a connection is taken to be dead.
@@ -23,15 +25,16 @@ pub(super) struct Conn {
     driver: Driver,
     in_flight: AtomicUsize,
     silences: AtomicU32,
+    heard: AtomicBool,
     closed: Arc<AtomicBool>,
-    may_run_scripts: bool,
+    greeting: Greeting,
     batch: Batch,
 }
 
 /// Tells that the task which drives a connection has ended, whatever ended it, and its socket with it.
 struct Ended {
     closed: Arc<AtomicBool>,
-    _permit: Permit,
+    _permit: Arc<Permit>,
 }
 
 impl Drop for Ended {
@@ -41,22 +44,22 @@ impl Drop for Ended {
 }
 
 impl Conn {
-    /// Connects and greets. The caller bounds the time.
-    pub(super) async fn dial(config: &RedisConfig, permit: Permit) -> Result<Self> {
-        let stream = connect(config).await?;
-        let mut info = RedisConnectionInfo::default()
-            .set_db(i64::from(config.database))
-            .set_lib_name("cache-kit", env!("CARGO_PKG_VERSION"));
-        if let Some(username) = &config.username {
-            info = info.set_username(username);
-        }
-        if let Some(password) = &config.password {
-            info = info.set_password(password);
-        }
+    /// Connects and greets. The caller bounds the time. With `reads_only`, the node of a cluster is told that what it has
+    /// of others is good enough.
+    pub(super) async fn dial(
+        address: &Address,
+        settings: &Settings,
+        reads_only: bool,
+        permit: Arc<Permit>,
+    ) -> Result<Self> {
+        let credentials = settings.credentials.get().await?;
+        let info = connection_info(credentials).set_db(i64::from(settings.database));
+        let (stream, late) = connect(address, settings).await?;
+        let failed = |error| greeting_failed(address, settings.database, &late, error);
         // Deadlines are ours: they cover the wait for a connection too.
-        let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let made = MultiplexedConnection::new_with_config(&info, stream, settings).await;
-        let (mut handle, driver) = made.map_err(|error| greeting_failed(config, error))?;
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let made = MultiplexedConnection::new_with_config(&info, stream, config).await;
+        let (mut handle, driver) = made.map_err(failed)?;
         let closed = Arc::new(AtomicBool::new(false));
         let ended = Ended { closed: Arc::clone(&closed), _permit: permit };
         let driver = tokio::spawn(async move {
@@ -67,29 +70,26 @@ impl Conn {
         .abort_handle();
         // From here on whoever drops this ends the connection, be it the bound on the dial.
         let driver = Driver(driver);
-        // A greeting without credentials or a database may have asked nothing, so health is asked for.
-        let mut greeting = Pipeline::with_capacity(2);
-        greeting.cmd("PING");
-        greeting.cmd("EVAL").arg("return 1").arg(0);
-        let answers = handle.send_packed_commands(&greeting, 0, 2).await;
-        let may_run_scripts = match answers.as_deref() {
-            Ok([Value::ServerError(error), _]) => Err(error.clone().into()),
-            Ok([_, Value::ServerError(error)]) => Ok(!is_no_permission(&error.clone().into())),
-            Ok(_) => Ok(true),
-            Err(error) => Err(error.clone()),
-        };
-        let may_run_scripts = match may_run_scripts {
-            Ok(may) => may,
-            Err(error) => return Err(greeting_failed(config, error)),
-        };
-        let (in_flight, silences) = (AtomicUsize::new(0), AtomicU32::new(0));
-        let batch = Batch::default();
-        Ok(Self { handle, driver, in_flight, silences, closed, may_run_scripts, batch })
+        let answers = handle.send_packed_commands(&Greeting::questions(), 0, 3).await;
+        let greeting = answers.and_then(|answers| Greeting::read(&answers)).map_err(failed)?;
+        if reads_only && greeting.mode == ServerMode::Cluster {
+            handle.send_packed_command(&cmd("READONLY")).await.map_err(failed)?;
+        }
+        Ok(Self {
+            handle,
+            driver,
+            in_flight: AtomicUsize::new(0),
+            silences: AtomicU32::new(0),
+            heard: AtomicBool::new(true),
+            closed,
+            greeting,
+            batch: Batch::default(),
+        })
     }
 
-    /// Whether the user may run scripts, as the server said when it was asked.
-    pub(super) fn may_run_scripts(&self) -> bool {
-        self.may_run_scripts
+    /// What the server said of itself.
+    pub(super) fn greeting(&self) -> Greeting {
+        self.greeting
     }
 
     /// The reads that have not left yet.
@@ -128,6 +128,9 @@ impl Conn {
         if self.silences.load(Ordering::Relaxed) != 0 {
             self.silences.store(0, Ordering::Relaxed);
         }
+        if !self.heard.load(Ordering::Relaxed) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
     }
 
     fn count(&self, callers: usize) -> Count<'_> {
@@ -153,6 +156,18 @@ impl Connection for Conn {
     fn silent(&self) -> bool {
         self.silences.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_SILENCES
     }
+
+    fn was_heard(&self) -> bool {
+        self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// A server that has got another role is not the one that this connection was made to.
+    async fn ping(&self) -> bool {
+        match self.handle.clone().send_packed_command(&cmd("HELLO")).await {
+            Ok(answer) => Greeting::of_hello(&answer).role == self.greeting.role,
+            Err(error) => blame(&error) == Blame::Server,
+        }
+    }
 }
 
 /// The task that drives a connection, and has its socket. Ends with its owner: left alone it would wait for an
@@ -176,28 +191,103 @@ impl Drop for Count<'_> {
     }
 }
 
-async fn connect(config: &RedisConfig) -> Result<Stream> {
-    let address = Address::Tcp { host: config.host.clone(), port: config.port };
-    dial(&address).await.map_err(|error| {
+/// Connects, asks one question, and closes. The caller bounds the time. Errors of the server are errors.
+pub(super) async fn ask_once(
+    address: &Address,
+    settings: &Settings,
+    credentials: Option<RedisCredentials>,
+    command: &Cmd,
+) -> Result<Value> {
+    let info = connection_info(credentials);
+    let (stream, late) = connect(address, settings).await?;
+    let failed = |error| greeting_failed(address, 0, &late, error);
+    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let made = MultiplexedConnection::new_with_config(&info, stream, config).await;
+    let (mut handle, driver) = made.map_err(failed)?;
+    let _driver = Driver(tokio::spawn(driver).abort_handle());
+    match handle.send_packed_command(command).await.map_err(failed)? {
+        Value::ServerError(error) => Err(failed(error.into())),
+        answer => Ok(answer),
+    }
+}
+
+fn connection_info(credentials: Option<RedisCredentials>) -> RedisConnectionInfo {
+    let mut info = RedisConnectionInfo::default().set_lib_name("cache-kit", env!("CARGO_PKG_VERSION"));
+    if let Some(RedisCredentials { username, password }) = credentials {
+        info = info.set_password(password);
+        if let Some(username) = username {
+            info = info.set_username(username);
+        }
+    }
+    info
+}
+
+/// The connection, and what tells of a refusal that comes after the handshake.
+async fn connect(address: &Address, settings: &Settings) -> Result<(Stream, Late)> {
+    let stream = dial(address).await.map_err(|error| {
         let hint = match error {
             DialError::Resolve(_) => "check `host`",
             DialError::Connect(_) => "is the server up, and are `host` and `port` right?",
         };
-        Error::new(ErrorKind::Unavailable, error.to_string())
-            .with_backend(NAME)
-            .with_operation("connect")
-            .with_hint(hint)
-            .with_source(error)
-    })
+        unavailable(format!("{error} ({address})")).with_hint(hint).with_source(error)
+    })?;
+    secured(address, settings, stream).await
 }
 
-fn greeting_failed(config: &RedisConfig, error: RedisError) -> Error {
+fn unavailable(message: String) -> Error {
+    Error::new(ErrorKind::Unavailable, message).with_backend(NAME).with_operation("connect")
+}
+
+#[cfg(feature = "tls")]
+type Late = Option<cache_kit_net::LateFailure>;
+
+#[cfg(not(feature = "tls"))]
+type Late = ();
+
+#[cfg(feature = "tls")]
+async fn secured(address: &Address, settings: &Settings, stream: Stream) -> Result<(Stream, Late)> {
+    let Some(tls) = &settings.tls else { return Ok((stream, None)) };
+    match tls.connect(address, stream).await {
+        Ok((stream, late)) => Ok((stream, Some(late))),
+        Err(error) => Err(refused_by_tls(address, error.failure()).with_source(error)),
+    }
+}
+
+#[cfg(feature = "tls")]
+fn refused_by_tls(address: &Address, failure: cache_kit_net::TlsFailure) -> Error {
+    use cache_kit_net::TlsFailure::{Ended, Other};
+    unavailable(format!("{} ({address})", failure.message()))
+        .with_hint(failure.hint())
+        // What a certificate says does not change by itself.
+        .with_transient(matches!(failure, Ended | Other))
+}
+
+#[cfg(not(feature = "tls"))]
+async fn secured(_: &Address, _: &Settings, stream: Stream) -> Result<(Stream, Late)> {
+    Ok((stream, ()))
+}
+
+#[cfg(feature = "tls")]
+fn late_refusal(address: &Address, late: &Late, error: &Error) -> Option<Error> {
+    let failure = late.as_ref()?.get()?;
+    Some(refused_by_tls(address, failure).with_source(error.clone()))
+}
+
+#[cfg(not(feature = "tls"))]
+fn late_refusal(_: &Address, (): &Late, _: &Error) -> Option<Error> {
+    None
+}
+
+fn greeting_failed(address: &Address, database: u32, late: &Late, error: RedisError) -> Error {
     let converted = convert("connect", error);
-    if converted.kind() == ErrorKind::Unavailable && config.database != 0 {
+    if let Some(refusal) = late_refusal(address, late, &converted) {
+        return refusal;
+    }
+    if converted.kind() == ErrorKind::Unavailable && database != 0 {
         let wrong = std::error::Error::source(&converted)
             .is_some_and(|source| source.to_string().contains("DB index"));
         if wrong {
-            return Error::config(format!("the server has no database {}", config.database))
+            return Error::config(format!("the server has no database {database}"))
                 .with_backend(NAME)
                 .with_operation("connect")
                 .with_hint("most servers have 0 to 15, clusters only 0")

@@ -17,6 +17,8 @@ pub(super) enum Blame {
 pub(super) fn blame(error: &RedisError) -> Blame {
     match error.kind() {
         RedisKind::Io | RedisKind::Parse | RedisKind::Client => Blame::Connection,
+        // Who it was let in as is no longer let in: a new connection says who we are now.
+        _ if error.code() == Some("NOAUTH") => Blame::Connection,
         _ if error.is_connection_dropped() || error.is_unrecoverable_error() => Blame::Connection,
         _ => Blame::Server,
     }
@@ -30,6 +32,11 @@ pub(super) fn is_out_of_service(error: &RedisError) -> bool {
             ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ClusterDown
         )
     )
+}
+
+/// Whether the server has become a replica, which takes no writes.
+pub(super) fn is_read_only(error: &RedisError) -> bool {
+    matches!(error.kind(), RedisKind::Server(ServerErrorKind::ReadOnly))
 }
 
 pub(super) fn is_wrong_type(error: &RedisError) -> bool {
@@ -89,8 +96,18 @@ fn describe(error: &RedisError) -> (ErrorKind, &'static str, &'static str, bool)
         RedisKind::Server(ServerErrorKind::ReadOnly) => {
             (Unavailable, "the server is a replica that takes no writes", "connect to the primary", true)
         }
-        RedisKind::Server(ServerErrorKind::MasterDown | ServerErrorKind::ClusterDown) => {
+        RedisKind::Server(ServerErrorKind::MasterDown) => {
             (Unavailable, "the server has lost its primary", "", true)
+        }
+        RedisKind::Server(ServerErrorKind::ClusterDown) => {
+            (Unavailable, "the cluster is down, or has nobody for this key", "see CLUSTER INFO", true)
+        }
+        RedisKind::Server(ServerErrorKind::TryAgain | ServerErrorKind::Ask | ServerErrorKind::Moved) => {
+            (Unavailable, "the key is being moved to another node", "", true)
+        }
+        RedisKind::Server(ServerErrorKind::CrossSlot) => {
+            let hint = "give keys that go together the same {tag}";
+            (ErrorKind::InvalidInput, "the keys are on several nodes of the cluster", hint, false)
         }
         RedisKind::Io if error.is_connection_refusal() => {
             (Unavailable, "the connection was refused", "is the server up, and the port right?", true)

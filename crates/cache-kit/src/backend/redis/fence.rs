@@ -16,7 +16,9 @@ use redis::{Cmd, Value, cmd};
 use sha1::{Digest as _, Sha1};
 
 use super::error::{convert, is_no_permission, is_no_script};
+use super::node::Answer;
 use super::stub::{self, ESCAPE_MARK, Held, STUB_MARK};
+use super::topology::unexpected;
 use super::{Shared, bytes_of, ttl_millis};
 use crate::backend::{Acquired, Filled, Lease};
 use crate::error::{Error, ErrorKind, Result};
@@ -121,7 +123,7 @@ return 1
 });
 
 /// What this server was found to be able to do.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Mode {
     /// `SET … NX GET` is a syntax error.
     no_set_get: AtomicBool,
@@ -146,11 +148,11 @@ impl Shared {
             return Err(Error::new(ErrorKind::InvalidInput, "the life of a lease is zero"));
         }
         let token = token();
-        if self.pool.mode().uses_tombstones() {
+        if self.topology.mode().uses_tombstones() {
             return self.acquire_by_tombstone(key, token).await;
         }
         if seen.is_none()
-            && !self.pool.mode().no_set_get.load(Ordering::Relaxed)
+            && !self.topology.mode().no_set_get.load(Ordering::Relaxed)
             && let Some(acquired) = self.acquire_absent(key, token, life).await?
         {
             return Ok(acquired);
@@ -163,7 +165,7 @@ impl Shared {
         let answer = match self.eval("acquire", &ACQUIRE, key, call).await? {
             Ok(answer) => answer,
             Err(error) if is_no_permission(&error) => {
-                self.pool.mode().use_tombstones();
+                self.topology.mode().use_tombstones();
                 return self.acquire_by_tombstone(key, token).await;
             }
             Err(error) => return Err(convert("acquire", error)),
@@ -190,7 +192,7 @@ impl Shared {
         if let Some(millis) = ttl_millis(life) {
             command.arg("PX").arg(millis);
         }
-        match self.pool.send("acquire", &command).await? {
+        match self.topology.send("acquire", &self.full(key), &command).await? {
             Ok(Value::Nil) => Ok(Some(Acquired::Granted { lease: Lease::new(token), kept: None })),
             Ok(stored) => match bytes_of(stored).map(stub::parse) {
                 Some(Held::Value(value)) => Ok(Some(Acquired::Present { value })),
@@ -202,7 +204,7 @@ impl Shared {
             // A server before 7.0, or a key of another type, which the script replaces.
             Err(error) => {
                 if error.code() == Some("ERR") {
-                    self.pool.mode().no_set_get.store(true, Ordering::Relaxed);
+                    self.topology.mode().no_set_get.store(true, Ordering::Relaxed);
                 } else if !super::error::is_wrong_type(&error) && !is_no_permission(&error) {
                     return Err(convert("acquire", error));
                 }
@@ -220,13 +222,13 @@ impl Shared {
     ) -> Result<Filled> {
         crate::backend::check_ttl(ttl)?;
         let (value, millis) = (stub::escape(value), ttl.and_then(ttl_millis));
-        let stored = if self.pool.mode().uses_tombstones() {
+        let stored = if self.topology.mode().uses_tombstones() {
             let mut command = cmd("SET");
             command.arg(self.full(key)).arg(&value[..]).arg("NX");
             if let Some(millis) = millis {
                 command.arg("PX").arg(millis);
             }
-            self.ask("fill", &command).await? != Value::Nil
+            self.ask("fill", key, &command).await? != Value::Nil
         } else {
             let call = |command: &mut Cmd| {
                 command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&lease.token().to_be_bytes()[..]);
@@ -239,7 +241,7 @@ impl Shared {
     }
 
     pub(super) async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
-        if self.pool.mode().uses_tombstones() {
+        if self.topology.mode().uses_tombstones() {
             return Ok(());
         }
         let call = |command: &mut Cmd| {
@@ -253,7 +255,7 @@ impl Shared {
     async fn acquire_by_tombstone(&self, key: &str, token: u128) -> Result<Acquired> {
         let mut command = cmd("GET");
         command.arg(self.full(key));
-        match bytes_of(self.ask("acquire", &command).await?).map(stub::parse) {
+        match bytes_of(self.ask("acquire", key, &command).await?).map(stub::parse) {
             None => Ok(Acquired::Granted { lease: Lease::new(token), kept: None }),
             Some(Held::Value(value)) => Ok(Acquired::Present { value }),
             Some(Held::Leased(kept)) => Ok(Acquired::Busy { kept }),
@@ -267,17 +269,18 @@ impl Shared {
         script: &Script,
         key: &str,
         args: impl Fn(&mut Cmd) + Send + Sync,
-    ) -> Result<super::pool::Answer<Value>> {
+    ) -> Result<Answer<Value>> {
+        let full = self.full(key);
         let by = |how: &str, script: &str| {
             let mut command = cmd(how);
-            command.arg(script).arg(1).arg(self.full(key));
+            command.arg(script).arg(1).arg(&*full);
             args(&mut command);
             command
         };
-        let answer = self.pool.send(operation, &by("EVALSHA", &script.sha1)).await?;
+        let answer = self.topology.send(operation, &full, &by("EVALSHA", &script.sha1)).await?;
         match answer {
             Err(error) if is_no_script(&error) => {
-                self.pool.send(operation, &by("EVAL", &script.source)).await
+                self.topology.send(operation, &full, &by("EVAL", &script.source)).await
             }
             answer => Ok(answer),
         }
@@ -295,12 +298,6 @@ fn token() -> u128 {
 
 fn sha1_of(bytes: &[u8]) -> [u8; 20] {
     Sha1::digest(bytes).into()
-}
-
-fn unexpected(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Unavailable, "the server's answer is not what was asked for")
-        .with_backend(super::NAME)
-        .with_operation(operation)
 }
 
 fn hex(bytes: &[u8]) -> String {

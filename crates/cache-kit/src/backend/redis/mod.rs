@@ -1,13 +1,19 @@
-//! The Redis backend: one server, shared connections, a deadline on everything.
+//! The Redis backend: a server, a primary and its replicas, or a cluster; shared connections, a deadline on everything.
 
+mod builder;
 mod coalesce;
 mod command;
 mod config;
 mod conn;
+mod credentials;
 mod error;
 mod fence;
-mod pool;
+mod greeting;
+mod node;
+mod settings;
 mod stub;
+mod topology;
+mod url;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,26 +22,34 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, Value, cmd};
+use redis::{Cmd, Value, cmd};
 
+pub use builder::RedisBuilder;
 pub use command::{RedisCommand, RedisPipeline, RedisValue};
-pub use config::{RedisBuilder, RedisConfig};
+pub use config::RedisConfig;
+pub use credentials::RedisCredentials;
+pub use settings::RedisReadFrom;
+pub(crate) use url::is_scheme;
 
 use self::error::{convert, is_wrong_type};
-use self::pool::Pool;
+use self::node::{Answer, Node};
+use self::settings::Settings;
+use self::topology::{Keyed, Topology, unexpected};
 use super::{
     Acquired, CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, Filled, Lease,
     Persistence, SetEntry, Tier, check_ttl,
 };
 use crate::config::ServiceUrl;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 const NAME: &str = "redis";
 
 /// How many keys a `SCAN` is asked for at a time.
 const SCAN_COUNT: usize = 1_000;
+/// Where keys may move while somebody looks for them, they are looked for so often, or until none is found.
+const MOST_SCANS: usize = 3;
 
-/// A Redis server, or one that speaks its language.
+/// Redis, or what speaks its language: one server, a primary behind sentinels, a cluster.
 ///
 /// Connections are shared: a few serve thousands of concurrent callers, and never more than
 /// [`pool_size`](RedisConfig::pool_size) are open. Each operation ends within the
@@ -62,7 +76,7 @@ pub struct RedisBackend {
 }
 
 struct Shared {
-    pool: Pool,
+    topology: Topology,
     prefix: String,
 }
 
@@ -80,47 +94,79 @@ impl RedisBackend {
         RedisBuilder::new(config)
     }
 
-    /// The backend that a URL names: `redis://user:password@host:6379/0`, with the parameters `pool_size`,
-    /// `connection_timeout`, `operation_timeout` and `prefix`. User and password are percent-decoded. Does no I/O.
+    /// The backend that a URL names; does no I/O.
+    ///
+    /// | URL | servers |
+    /// |---|---|
+    /// | `redis://user:password@host:6379/0` | one, with the number of a database; or a node of a cluster |
+    /// | `redis+unix://user:password@/run/redis.sock?database=0` | one, by the path of its socket |
+    /// | `redis+cluster://user:password@host,host:6379` | a cluster, by some of its nodes |
+    /// | `redis+sentinel://user:password@sentinel,sentinel:26379/name/0` | the primary of this name, and its database |
+    ///
+    /// `rediss` instead of `redis` is TLS, and `valkey` and `valkeys` are the same two. User and password are
+    /// percent-decoded. The parameters, each a setting of [`RedisBuilder`]:
+    ///
+    /// | parameter | where | default |
+    /// |---|---|---|
+    /// | `pool_size`, `connection_timeout`, `operation_timeout`, `prefix` | everywhere | 16, `5s`, `500ms`, none |
+    /// | `read_from` (`primary` or `prefer_replica`) | everywhere | `primary` |
+    /// | `replicas` (`host,host:port`) | one server | none |
+    /// | `sentinel_username`, `sentinel_password` | sentinels | none |
+    /// | `tls_roots`, `tls_certificate`, `tls_key` (paths of PEM files), `tls_server_name` | TLS | the system's roots |
+    /// | `require_tls` (`true` or `false`) | everywhere | `false` |
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config), naming what is wrong, without repeating the URL.
     pub fn from_url(url: &str) -> Result<Self> {
+        Self::builder_from_url(url)?.build()
+    }
+
+    /// The settings that a URL names, as those of [`from_url`](Self::from_url), to which further ones can be added.
+    ///
+    /// ```
+    /// use cache_kit::backend::RedisBackend;
+    ///
+    /// let url = "redis+cluster://node-1,node-2?prefix=shop:";
+    /// let backend = RedisBackend::builder_from_url(url)?.require_tls(false).build()?;
+    /// # Ok::<(), cache_kit::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `from_url`.
+    pub fn builder_from_url(url: &str) -> Result<RedisBuilder> {
         let url = ServiceUrl::parse(url)?;
-        if url.scheme != "redis" {
-            return Err(Error::config("the scheme of the URL is not redis").with_backend(NAME));
-        }
         let mut params = url.params()?;
         let builder = RedisBuilder::from_url(&url, &mut params)?;
         params.finish(&[])?;
-        builder.build()
+        Ok(builder)
     }
 
     /// Connects, and tells what is wrong if that fails: the address, the credentials, the database, or a permission.
-    /// Not needed: the first operation connects by itself.
+    /// Not needed: the first operation connects by itself. In a cluster, connects to every primary.
     ///
     /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) or [`Timeout`](crate::ErrorKind::Timeout) for the address,
-    /// [`Auth`](crate::ErrorKind::Auth), [`Config`](crate::ErrorKind::Config) for the database,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) or [`Timeout`](crate::ErrorKind::Timeout) for the address and for
+    /// TLS, [`Auth`](crate::ErrorKind::Auth), [`Config`](crate::ErrorKind::Config) for the database,
     /// [`Permission`](crate::ErrorKind::Permission).
     pub async fn connect(&self) -> Result<()> {
-        self.shared.pool.verify().await?;
+        self.shared.topology.verify().await?;
         // A user may be let in and yet be allowed nothing.
+        let key = self.shared.full("cache-kit:connect");
         let mut get = cmd("GET");
-        get.arg(self.shared.full("cache-kit:connect"));
-        self.shared.ask("connect", &get).await?;
-        Ok(())
+        get.arg(&*key);
+        let answer = self.shared.topology.send("connect", &key, &get).await?;
+        answer.map(|_| ()).map_err(|error| convert("connect", error))
     }
 
-    /// How many connections are open.
+    /// How many connections are open, to all servers together.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.shared.pool.connections()
+        self.shared.topology.connections()
     }
 
-    fn from_settings(settings: RedisBuilder) -> Self {
+    fn from_settings(settings: Settings) -> Self {
         let prefix = settings.prefix.clone();
-        Self { shared: Arc::new(Shared { pool: Pool::new(settings), prefix }) }
+        Self { shared: Arc::new(Shared { topology: Topology::new(settings), prefix }) }
     }
 }
 
@@ -130,29 +176,19 @@ impl Shared {
         if self.prefix.is_empty() { Cow::Borrowed(key) } else { Cow::Owned(format!("{}{key}", self.prefix)) }
     }
 
-    /// One command, whose error is an error.
-    async fn ask(&self, operation: &'static str, command: &Cmd) -> Result<Value> {
-        self.pool.send(operation, command).await?.map_err(|error| convert(operation, error))
+    /// One command on a key, whose error is an error.
+    async fn ask(&self, operation: &'static str, key: &str, command: &Cmd) -> Result<Value> {
+        let answer = self.topology.send(operation, &self.full(key), command).await?;
+        answer.map_err(|error| convert(operation, error))
     }
 
-    /// Many commands in one exchange; the first error among the answers is the error.
-    async fn ask_all(
-        &self,
-        operation: &'static str,
-        pipeline: &Pipeline,
-        count: usize,
-    ) -> Result<Vec<Value>> {
-        let answers = self.pool.send_all(operation, pipeline, 0, count).await?;
-        answers.map_err(|error| convert(operation, error))?.into_iter().try_fold(
-            Vec::with_capacity(count),
-            |mut values, value| match value {
-                Value::ServerError(error) => Err(convert(operation, error.into())),
-                value => {
-                    values.push(value);
-                    Ok(values)
-                }
-            },
-        )
+    /// Many commands; all of them are sent, and the first error among the answers is the error.
+    async fn ask_all(&self, operation: &'static str, commands: Vec<Keyed>) -> Result<()> {
+        let answers = self.topology.send_each(operation, commands).await?;
+        answers.into_iter().try_for_each(|answer| match answer? {
+            Ok(_) => Ok(()),
+            Err(error) => Err(convert(operation, error)),
+        })
     }
 
     fn set_command(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<Cmd> {
@@ -167,7 +203,7 @@ impl Shared {
 
     /// Removes a key; without scripts, leaves a tombstone that keeps late fills away.
     fn delete_command(&self, key: &str) -> Cmd {
-        if self.pool.mode().uses_tombstones() {
+        if self.topology.mode().uses_tombstones() {
             let mut command = cmd("SET");
             let tombstone = stub::stub(0, u64::MAX >> 1);
             command.arg(self.full(key)).arg(tombstone).arg("PX").arg(ttl_millis(fence::HOLD_OFF));
@@ -178,18 +214,34 @@ impl Shared {
         command
     }
 
-    /// Removes the keys that match a pattern of the server's own keys; how many of them held values.
+    /// Removes the keys that match a pattern of the servers' own keys; how many of them held values.
     async fn unlink_matching(&self, operation: &'static str, pattern: &str) -> Result<u64> {
+        let mut removed = 0;
+        for _ in 0..MOST_SCANS {
+            let before = removed;
+            for node in self.topology.primaries(operation, self.topology.deadline()).await? {
+                removed += self.unlink_matching_on(&node, operation, pattern).await?;
+            }
+            // A key that moves from a node that was not looked at yet to one that was is missed.
+            if removed == before || !self.topology.keys_may_move() {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn unlink_matching_on(&self, node: &Node, operation: &'static str, pattern: &str) -> Result<u64> {
         let (mut cursor, mut removed) = (b"0".to_vec(), 0);
         loop {
             let mut scan = cmd("SCAN");
             scan.arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
-            let Value::Array(mut answer) = self.ask(operation, &scan).await? else {
-                return Err(self.unexpected(operation));
+            let answer = node.send(operation, self.topology.deadline(), &scan).await?;
+            let Value::Array(mut answer) = answer.map_err(|error| convert(operation, error))? else {
+                return Err(unexpected(operation));
             };
             let (Some(Value::Array(keys)), Some(next)) = (answer.pop(), answer.pop().and_then(bytes_of))
             else {
-                return Err(self.unexpected(operation));
+                return Err(unexpected(operation));
             };
             let keys: Vec<Bytes> = keys.into_iter().filter_map(bytes_of).collect();
             if !keys.is_empty() {
@@ -204,30 +256,35 @@ impl Shared {
 
     /// Removes keys by their names on the server; how many of them held values, leases not counted.
     async fn unlink(&self, operation: &'static str, keys: &[Bytes]) -> Result<u64> {
-        let mut pipeline = Pipeline::with_capacity(2 * keys.len());
+        let mut commands = Vec::with_capacity(2 * keys.len());
         for key in keys {
             // Enough to tell a lease from a value; a key of another type has none.
-            pipeline.cmd("GETRANGE").arg(&key[..]).arg(0).arg(stub::STUB_LEN - 1);
-            pipeline.cmd("UNLINK").arg(&key[..]);
+            commands.push(head_of(key));
+            let mut unlink = cmd("UNLINK");
+            unlink.arg(&key[..]);
+            commands.push(Keyed::new(key, unlink));
         }
-        let answers = self.pool.send_all(operation, &pipeline, 0, 2 * keys.len()).await?;
-        let answers = answers.map_err(|error| convert(operation, error))?;
-        let mut removed = 0;
-        for pair in answers.chunks(2) {
-            if let [_, Value::ServerError(error)] = pair {
-                return Err(convert(operation, error.clone().into()));
-            }
-            let is_lease = matches!(&pair[0], Value::BulkString(head) if stub::is_bare(head));
-            removed += u64::from(pair[1] == Value::Int(1) && !is_lease);
+        let answers = self.topology.send_each(operation, commands).await?;
+        let (mut removed, mut answers) = (0, answers.into_iter());
+        while let (Some(head), Some(unlinked)) = (answers.next(), answers.next()) {
+            let unlinked = unlinked?.map_err(|error| convert(operation, error))?;
+            let is_lease = matches!(head?, Ok(Value::BulkString(head)) if stub::is_bare(&head));
+            removed += u64::from(unlinked == Value::Int(1) && !is_lease);
         }
         Ok(removed)
     }
+}
 
-    fn unexpected(&self, operation: &'static str) -> Error {
-        Error::new(crate::ErrorKind::Unavailable, "the server's answer is not what was asked for")
-            .with_backend(NAME)
-            .with_operation(operation)
-    }
+/// Reads as much of a key on the server as tells a lease from a value.
+fn head_of(key: impl AsRef<[u8]>) -> Keyed {
+    let mut head = cmd("GETRANGE");
+    head.arg(key.as_ref()).arg(0).arg(stub::STUB_LEN - 1);
+    Keyed::new(key, head)
+}
+
+/// What a read finds.
+fn found(value: Value) -> Option<Bytes> {
+    bytes_of(value).and_then(|stored| stub::parse(stored).visible())
 }
 
 #[async_trait]
@@ -244,7 +301,7 @@ impl CacheBackend for RedisBackend {
             pattern_delete: true,
             pub_sub: true,
             transactions: true,
-            fence: if self.shared.pool.mode().uses_tombstones() {
+            fence: if self.shared.topology.mode().uses_tombstones() {
                 Fence::Tombstones { hold_off: fence::HOLD_OFF }
             } else {
                 Fence::Leases
@@ -263,12 +320,12 @@ impl CacheBackend for RedisBackend {
     }
 
     fn distrust(&self) {
-        self.shared.pool.drop_all();
+        self.shared.topology.drop_all();
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        match self.shared.pool.read(&self.shared.full(key)).await? {
-            Ok(value) => Ok(bytes_of(value).and_then(|stored| stub::parse(stored).visible())),
+        match self.shared.topology.read(&self.shared.full(key)).await? {
+            Ok(value) => Ok(found(value)),
             // A list or the like under our key is nothing of ours.
             Err(error) if is_wrong_type(&error) => Ok(None),
             Err(error) => Err(convert("get", error)),
@@ -277,74 +334,70 @@ impl CacheBackend for RedisBackend {
 
     async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<()> {
         let command = self.shared.set_command(key, value, ttl)?;
-        self.shared.ask("set", &command).await.map(|_| ())
+        self.shared.ask("set", key, &command).await.map(|_| ())
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
-        self.shared.ask("delete", &self.shared.delete_command(key)).await.map(|_| ())
+        self.shared.ask("delete", key, &self.shared.delete_command(key)).await.map(|_| ())
     }
 
     async fn exists(&self, key: &str) -> Result<bool> {
         // A lease is a key to the server.
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("EXISTS").arg(self.shared.full(key));
-        pipeline.cmd("GETRANGE").arg(self.shared.full(key)).arg(0).arg(stub::STUB_LEN - 1);
-        let answers = self.shared.pool.send_all("exists", &pipeline, 0, 2).await?;
-        let answers = answers.map_err(|error| convert("exists", error))?;
-        match &answers[..] {
-            [Value::Int(1), Value::BulkString(head)] => Ok(!stub::is_bare(head)),
-            [Value::Int(_), Value::ServerError(error)] if error.code() == "WRONGTYPE" => Ok(false),
-            [Value::Int(_), Value::BulkString(_)] => Ok(false),
-            [Value::ServerError(error), _] | [_, Value::ServerError(error)] => {
-                Err(convert("exists", error.clone().into()))
-            }
-            _ => Err(self.shared.unexpected("exists")),
+        let full = self.shared.full(key);
+        let mut exists = cmd("EXISTS");
+        exists.arg(&*full);
+        let commands = vec![Keyed::new(full.as_bytes(), exists), head_of(full.as_bytes())];
+        let mut answers = self.shared.topology.send_each("exists", commands).await?.into_iter();
+        let (Some(exists), Some(head)) = (answers.next(), answers.next()) else {
+            return Err(unexpected("exists"));
+        };
+        match (exists?, head?) {
+            (Ok(Value::Int(1)), Ok(Value::BulkString(head))) => Ok(!stub::is_bare(&head)),
+            (Ok(Value::Int(_)), Ok(Value::BulkString(_))) => Ok(false),
+            (Ok(Value::Int(_)), Err(error)) if is_wrong_type(&error) => Ok(false),
+            (Err(error), _) | (_, Err(error)) => Err(convert("exists", error)),
+            _ => Err(unexpected("exists")),
         }
     }
 
     async fn mget(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut command = cmd("MGET");
-        for key in keys {
-            command.arg(self.shared.full(key));
-        }
-        let answer = self.shared.pool.send_for("mget", &command, keys.len()).await?;
-        match answer.map_err(|error| convert("mget", error))? {
-            Value::Array(values) if values.len() == keys.len() => Ok(values
-                .into_iter()
-                .map(|value| bytes_of(value).and_then(|stored| stub::parse(stored).visible()))
-                .collect()),
-            _ => Err(self.shared.unexpected("mget")),
-        }
+        self.mget_each(keys).await?.into_iter().collect()
     }
 
     async fn mget_each(&self, keys: &[&str]) -> Result<Vec<Result<Option<Bytes>>>> {
-        // One store answers for all of them.
-        Ok(self.mget(keys).await?.into_iter().map(Ok).collect())
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let full = keys.iter().map(|key| self.shared.full(key).into_owned().into_bytes()).collect();
+        let values = self.shared.topology.values("mget", full).await?;
+        let each = |answer: Result<Answer<Value>>| match answer? {
+            Ok(value) => Ok(found(value)),
+            // As `MGET` has it.
+            Err(error) if is_wrong_type(&error) => Ok(None),
+            Err(error) => Err(convert("mget", error)),
+        };
+        Ok(values.into_iter().map(each).collect())
     }
 
     async fn mset(&self, entries: &[SetEntry<'_>]) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
-        let mut pipeline = Pipeline::with_capacity(entries.len());
+        let mut commands = Vec::with_capacity(entries.len());
         for entry in entries {
-            pipeline.add_command(self.shared.set_command(entry.key, entry.value.clone(), entry.ttl)?);
+            let command = self.shared.set_command(entry.key, entry.value.clone(), entry.ttl)?;
+            commands.push(Keyed::new(self.shared.full(entry.key).as_bytes(), command));
         }
-        self.shared.ask_all("mset", &pipeline, entries.len()).await.map(|_| ())
+        self.shared.ask_all("mset", commands).await
     }
 
     async fn mdelete(&self, keys: &[&str]) -> Result<()> {
         if keys.is_empty() {
             return Ok(());
         }
-        let mut pipeline = Pipeline::with_capacity(keys.len());
-        for key in keys {
-            pipeline.add_command(self.shared.delete_command(key));
-        }
-        self.shared.ask_all("mdelete", &pipeline, keys.len()).await.map(|_| ())
+        let delete =
+            |key: &&str| Keyed::new(self.shared.full(key).as_bytes(), self.shared.delete_command(key));
+        self.shared.ask_all("mdelete", keys.iter().map(delete).collect()).await
     }
 
     async fn delete_pattern(&self, pattern: &str) -> Result<u64> {
@@ -353,12 +406,12 @@ impl CacheBackend for RedisBackend {
     }
 
     async fn health_check(&self) -> Result<bool> {
-        self.shared.ask("health_check", &cmd("PING")).await.map(|_| true)
+        self.shared.topology.send_everywhere("health_check", &cmd("PING")).await.map(|()| true)
     }
 
     async fn clear_all(&self) -> Result<()> {
         if self.shared.prefix.is_empty() {
-            return self.shared.ask("clear_all", &cmd("FLUSHDB")).await.map(|_| ());
+            return self.shared.topology.send_everywhere("clear_all", &cmd("FLUSHDB")).await;
         }
         let pattern = format!("{}*", escape_pattern(&self.shared.prefix));
         self.shared.unlink_matching("clear_all", &pattern).await.map(|_| ())
@@ -380,7 +433,7 @@ impl CacheBackend for RedisBackend {
 impl fmt::Debug for RedisBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBackend")
-            .field("settings", self.shared.pool.settings())
+            .field("settings", self.shared.topology.settings())
             .field("connections", &self.connections())
             .finish_non_exhaustive()
     }
