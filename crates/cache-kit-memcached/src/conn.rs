@@ -175,7 +175,10 @@ impl Dialer {
     #[cfg(feature = "tls")]
     async fn secured(&self, stream: Stream) -> Result<Stream> {
         match &self.settings.tls {
-            Some(tls) => tls.connect(&self.address, stream).await,
+            Some(tls) => {
+                // Shorter than the whole, so that what it was that took so long can be said.
+                tls.connect(&self.address, stream, self.settings.connection_timeout * 4 / 5).await
+            }
             None => Ok(stream),
         }
     }

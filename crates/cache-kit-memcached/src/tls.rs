@@ -1,5 +1,7 @@
 //! Connections over TLS, with errors of this crate.
 
+use std::time::Duration;
+
 use cache_kit_net::{Address, Stream, TlsBuilder, TlsConfigError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -57,8 +59,8 @@ impl Tls {
         Self::with(self.settings.server_name(name))
     }
 
-    pub(crate) async fn connect(&self, address: &Address, stream: Stream) -> Result<Stream> {
-        self.made.connect(address, stream).await.map(|(stream, _)| stream).map_err(|error| {
+    pub(crate) async fn connect(&self, address: &Address, stream: Stream, bound: Duration) -> Result<Stream> {
+        self.made.connect(address, stream, bound).await.map(|(stream, _)| stream).map_err(|error| {
             let failure = error.failure();
             Error::new(ErrorKind::Unavailable, failure.message()).with_hint(failure.hint()).with_source(error)
         })

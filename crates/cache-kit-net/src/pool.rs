@@ -4,6 +4,9 @@
 //! have a long queue, and never more are open than the pool may hold. Connections belong to the pool: a caller that
 //! goes away takes none with it, nor the dial that it asked for.
 
+mod keeper;
+mod pulse;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,6 +16,8 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::time::{timeout, timeout_at};
 
+use self::keeper::Keeper;
+use self::pulse::pulse;
 use crate::breaker::{Breaker, Verdict};
 use crate::permit::{Permit, Sockets};
 
@@ -22,11 +27,6 @@ const MAX_DIALS: usize = 2;
 /// All connections are dropped at most this often: whoever can make one suspect shall not keep us busy with
 /// reconnecting.
 const DROP_PAUSE: Duration = Duration::from_secs(1);
-
-/// A connection over which nothing came for so long is asked for a sign of life.
-const PULSE: Duration = Duration::from_millis(500);
-/// And is dropped when none comes within this time. A dead link shows within the sum of the two and half of the first.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// A connection that a [`Pool`] holds.
 pub trait Connection: Send + Sync + 'static {
@@ -453,69 +453,5 @@ impl<C: Connector> Drop for Dialing<C> {
             }
         }
         pool.sockets.changed.notify_waiters();
-    }
-}
-
-/// Looks after one connection: the kernel takes a while to notice that a peer is gone, and more if nothing is sent.
-async fn pulse<C: Connector>(pool: Weak<Pool<C>>, conn: Weak<C::Conn>) {
-    loop {
-        tokio::time::sleep(PULSE).await;
-        let Some(conn) = conn.upgrade() else { return };
-        if conn.is_closed() {
-            return;
-        }
-        if conn.was_heard() {
-            continue;
-        }
-        // What a caller has heard meanwhile is a sign of life too.
-        let alive = timeout(SIGN_OF_LIFE, conn.ping()).await.unwrap_or_else(|_| conn.was_heard());
-        if !alive {
-            if let Some(pool) = pool.upgrade() {
-                pool.suspect(&conn);
-            }
-            return;
-        }
-    }
-}
-
-/// Keeps the least number of connections open, whether or not anybody calls.
-struct Keeper<C: Connector> {
-    pool: Weak<Pool<C>>,
-    sockets: Arc<Sockets>,
-}
-
-impl<C: Connector> Keeper<C> {
-    async fn run(self) {
-        loop {
-            let mut changed = std::pin::pin!(self.sockets.changed.notified());
-            changed.as_mut().enable();
-            let failed = {
-                let Some(pool) = self.pool.upgrade() else { return };
-                let dials = pool.lock_dials();
-                let failed = dials.last_error.is_some();
-                drop(dials);
-                if pool.connections() >= pool.limits.least {
-                    None
-                } else {
-                    pool.dial();
-                    Some(failed)
-                }
-            };
-            match failed {
-                // The server is looked for as the breaker would, traffic or not.
-                Some(true) => tokio::time::sleep(Breaker::pause()).await,
-                // A dial that is under way ends with a change, and so does a connection.
-                Some(false) | None => changed.await,
-            }
-        }
-    }
-}
-
-impl<C: Connector> Drop for Keeper<C> {
-    fn drop(&mut self) {
-        // With its runtime: the next use starts another one.
-        if let Some(pool) = self.pool.upgrade() {
-            pool.is_kept.store(false, Ordering::Release);
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -14,6 +15,7 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::dial::Address;
@@ -116,8 +118,7 @@ impl Tls {
         TlsBuilder::default()
     }
 
-    /// Makes a connection a TLS connection, and gives what tells of a failure that only shows later. The caller bounds
-    /// the time.
+    /// Makes a connection a TLS connection within this time, and gives what tells of a failure that only shows later.
     ///
     /// # Errors
     /// Why there is none to be had.
@@ -125,6 +126,7 @@ impl Tls {
         &self,
         address: &Address,
         stream: Stream,
+        bound: Duration,
     ) -> Result<(Stream, LateFailure), TlsError> {
         let name = match (&self.server_name, address) {
             (Some(name), _) => name.clone(),
@@ -137,7 +139,11 @@ impl Tls {
                 return Err(TlsError { failure: TlsFailure::WrongName, source });
             }
         };
-        match self.connector.connect(name, stream).await {
+        // A server that does not speak TLS may wait for the end of a line that it takes the greeting for.
+        let Ok(connected) = timeout(bound, self.connector.connect(name, stream)).await else {
+            return Err(TlsError { failure: TlsFailure::Silent, source: io::ErrorKind::TimedOut.into() });
+        };
+        match connected {
             Ok(stream) => {
                 let failure = LateFailure::default();
                 Ok((Stream::wrapped(Secured { stream, failure: failure.clone() }), failure))
@@ -229,6 +235,8 @@ pub enum TlsFailure {
     ClientCertificate,
     /// The server does not speak TLS.
     NotTls,
+    /// The server does not answer.
+    Silent,
     /// The connection ended during the handshake.
     Ended,
     /// Something else.
@@ -257,7 +265,8 @@ impl TlsFailure {
                 | CertificateError::ExpiredContext { .. }
                 | CertificateError::NotValidYet
                 | CertificateError::NotValidYetContext { .. } => Self::Expired,
-                CertificateError::UnknownIssuer => Self::Untrusted,
+                // Signed by another authority of the same name.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::Untrusted,
                 _ => Self::Certificate,
             },
             rustls::Error::AlertReceived(
@@ -286,6 +295,7 @@ impl TlsFailure {
                 "the server does not take the client's certificate, or the lack of one"
             }
             Self::NotTls => "the server does not speak TLS",
+            Self::Silent => "the server does not answer the greeting of TLS",
             Self::Ended => "the server ended the TLS connection at once",
             Self::Other => "there is no TLS connection to be had",
         }
@@ -304,7 +314,9 @@ impl TlsFailure {
             Self::ClientCertificate => {
                 "name a certificate that its authority has signed, and the key (tls_certificate, tls_key)"
             }
-            Self::NotTls => "is it the port for TLS? Or is the server to be spoken to without?",
+            Self::NotTls | Self::Silent => {
+                "is it the port for TLS? Or is the server to be spoken to without?"
+            }
             Self::Ended => {
                 "does it speak TLS on this port, and does it ask for a client certificate (tls_certificate)?"
             }

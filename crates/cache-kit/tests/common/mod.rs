@@ -167,3 +167,13 @@ pub fn least_rights(prefix: &str) -> String {
          +cluster|slots +readonly +asking"
     )
 }
+
+/// Asks again and again until it holds.
+pub async fn until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+    let began = std::time::Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    began.elapsed()
+}

@@ -247,7 +247,8 @@ type Late = ();
 #[cfg(feature = "tls")]
 async fn secured(address: &Address, settings: &Settings, stream: Stream) -> Result<(Stream, Late)> {
     let Some(tls) = &settings.tls else { return Ok((stream, None)) };
-    match tls.connect(address, stream).await {
+    // Shorter than the whole, so that what it was that took so long can be said.
+    match tls.connect(address, stream, settings.connection_timeout * 4 / 5).await {
         Ok((stream, late)) => Ok((stream, Some(late))),
         Err(error) => Err(refused_by_tls(address, error.failure()).with_source(error)),
     }
@@ -255,11 +256,11 @@ async fn secured(address: &Address, settings: &Settings, stream: Stream) -> Resu
 
 #[cfg(feature = "tls")]
 fn refused_by_tls(address: &Address, failure: cache_kit_net::TlsFailure) -> Error {
-    use cache_kit_net::TlsFailure::{Ended, Other};
+    use cache_kit_net::TlsFailure::{Ended, Other, Silent};
     unavailable(format!("{} ({address})", failure.message()))
         .with_hint(failure.hint())
         // What a certificate says does not change by itself.
-        .with_transient(matches!(failure, Ended | Other))
+        .with_transient(matches!(failure, Ended | Other | Silent))
 }
 
 #[cfg(not(feature = "tls"))]

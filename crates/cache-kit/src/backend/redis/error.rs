@@ -36,7 +36,7 @@ pub(super) fn is_out_of_service(error: &RedisError) -> bool {
 
 /// Whether the server has become a replica, which takes no writes.
 pub(super) fn is_read_only(error: &RedisError) -> bool {
-    matches!(error.kind(), RedisKind::Server(ServerErrorKind::ReadOnly))
+    code(error) == Some("READONLY")
 }
 
 pub(super) fn is_wrong_type(error: &RedisError) -> bool {
@@ -44,7 +44,7 @@ pub(super) fn is_wrong_type(error: &RedisError) -> bool {
 }
 
 pub(super) fn is_no_permission(error: &RedisError) -> bool {
-    matches!(error.kind(), RedisKind::Server(ServerErrorKind::NoPerm)) || error.code() == Some("NOPERM")
+    matches!(error.kind(), RedisKind::Server(ServerErrorKind::NoPerm)) || code(error) == Some("NOPERM")
 }
 
 pub(super) fn is_no_script(error: &RedisError) -> bool {
@@ -64,9 +64,18 @@ pub(super) fn convert(operation: &'static str, error: RedisError) -> Error {
     converted.with_source(error)
 }
 
+/// The code of the server's error; of one within a script that of what failed there, which servers before 7.0 put behind
+/// words of their own.
+fn code(error: &RedisError) -> Option<&str> {
+    let code = error.code()?;
+    let detail = error.detail().filter(|detail| code == "ERR" && detail.starts_with("Error running script"));
+    let inner = detail.and_then(|detail| detail.split(" -").nth(1)?.split(' ').next());
+    Some(inner.unwrap_or(code))
+}
+
 fn describe(error: &RedisError) -> (ErrorKind, &'static str, &'static str, bool) {
     use ErrorKind::{Auth, Full, Permission, Unavailable};
-    match error.code() {
+    match code(error) {
         Some("OOM") => {
             let hint = "set an eviction policy (maxmemory-policy allkeys-lru), or give it more memory";
             return (Full, "the server is out of memory", hint, false);
@@ -80,6 +89,14 @@ fn describe(error: &RedisError) -> (ErrorKind, &'static str, &'static str, bool)
         Some("MISCONF" | "NOREPLICAS") => {
             return (Unavailable, "the server refuses writes", "see its log: persistence or replicas", true);
         }
+        Some("READONLY") => {
+            return (
+                Unavailable,
+                "the server is a replica that takes no writes",
+                "connect to the primary",
+                true,
+            );
+        }
         Some("BUSY") => return (Unavailable, "the server is busy running a script", "", true),
         _ => {}
     }
@@ -92,9 +109,6 @@ fn describe(error: &RedisError) -> (ErrorKind, &'static str, &'static str, bool)
         }
         RedisKind::Server(ServerErrorKind::BusyLoading) => {
             (Unavailable, "the server is loading its data", "", true)
-        }
-        RedisKind::Server(ServerErrorKind::ReadOnly) => {
-            (Unavailable, "the server is a replica that takes no writes", "connect to the primary", true)
         }
         RedisKind::Server(ServerErrorKind::MasterDown) => {
             (Unavailable, "the server has lost its primary", "", true)
@@ -117,5 +131,45 @@ fn describe(error: &RedisError) -> (ErrorKind, &'static str, &'static str, bool)
             (Unavailable, "the server's answer makes no sense", "is it a Redis server?", false)
         }
         _ => (Unavailable, "the server answered with an error", "", false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &str) -> RedisError {
+        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(redis::Value::ServerError(error)) => error.into(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_fails_within_a_script_means_what_it_means_without() {
+        // As Redis 6.2 and 7.0 have it.
+        for line in [
+            "ERR Error running script (call to f_5a): @user_script:1: @user_script: 1: -OOM command not allowed when \
+             used memory > 'maxmemory'.",
+            "OOM command not allowed when used memory > 'maxmemory'. script: 5a, on @user_script:1.",
+        ] {
+            assert_eq!(convert("set", error(line)).kind(), ErrorKind::Full, "{line}");
+        }
+        assert!(is_read_only(&error("READONLY You can't write against a read only replica.")));
+        let within = "ERR Error running script (call to f_5a): @user_script:2: -READONLY You can't write";
+        assert!(is_read_only(&error(within)));
+        assert!(!is_read_only(&error("ERR Error running script")));
+    }
+
+    #[test]
+    fn what_a_server_says_of_itself_is_told_apart_from_what_it_says_of_the_connection() {
+        for (line, expected) in [
+            ("LOADING Redis is loading the dataset in memory", Blame::Server),
+            ("WRONGTYPE Operation against a key", Blame::Server),
+            ("NOPERM this user has no permissions", Blame::Server),
+            ("NOAUTH Authentication required.", Blame::Connection),
+        ] {
+            assert_eq!(blame(&error(line)), expected, "{line}");
+        }
     }
 }

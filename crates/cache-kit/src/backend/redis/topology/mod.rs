@@ -3,6 +3,7 @@
 
 mod cluster;
 mod first;
+mod members;
 mod redirect;
 mod replicas;
 mod sentinels;
@@ -72,7 +73,7 @@ pub(super) struct Topology {
     /// The server, the primary, or the first node of a cluster.
     primary: Arc<Node>,
     replicas: Replicas,
-    cluster: Arc<Cluster>,
+    cluster: Cluster,
 }
 
 impl Topology {
@@ -90,7 +91,7 @@ impl Topology {
         let replicas = Replicas::new(&common, &place);
         let reads_only = common.settings.read_from == RedisReadFrom::PreferReplica;
         let primary = Arc::new(Node::new(&common, place, reads_only, most));
-        let cluster = Arc::new(Cluster::new(Arc::clone(&common), seeds, Arc::clone(&primary)));
+        let cluster = Cluster::new(Arc::clone(&common), seeds, Arc::clone(&primary));
         Self { common, primary, replicas, cluster }
     }
 
@@ -106,7 +107,7 @@ impl Topology {
     /// How many connections are open.
     pub(super) fn connections(&self) -> usize {
         match self.common.shape.get() {
-            Shape::CLUSTER => self.cluster.connections(),
+            Shape::CLUSTER => self.cluster.members.connections(),
             _ => self.primary.connections() + self.replicas.connections(),
         }
     }
@@ -115,7 +116,7 @@ impl Topology {
     pub(super) fn drop_all(&self) {
         // Soon after it was done, it is not done again.
         let _done = self.primary.drop_all();
-        self.cluster.drop_all();
+        self.cluster.members.drop_all();
         self.replicas.drop_all();
     }
 
@@ -263,7 +264,7 @@ impl Topology {
         deadline: Instant,
     ) -> Result<Vec<Arc<Node>>> {
         if self.is_cluster(operation, deadline).await? {
-            return self.cluster.primaries(operation, deadline).await;
+            return self.cluster.members.primaries(operation, deadline).await;
         }
         Ok(vec![Arc::clone(&self.primary)])
     }
@@ -279,7 +280,7 @@ impl Topology {
             self.primary.verify().await?;
         }
         if self.common.shape.get() == Shape::CLUSTER {
-            self.cluster.verify().await?;
+            self.cluster.members.verify().await?;
         }
         Ok(())
     }

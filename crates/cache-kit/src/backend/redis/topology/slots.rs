@@ -57,7 +57,8 @@ pub(super) struct Range {
     pub(super) replicas: Vec<Address>,
 }
 
-/// Reads the answer to `CLUSTER SLOTS` of the node at `from`; `None` if it makes no sense or names nobody.
+/// Reads the answer to `CLUSTER SLOTS` of the node at `from`. What makes no sense in it is left out, such as a node
+/// without a port; `None` if nothing is left.
 pub(super) fn read_slots(answer: &Value, from: Option<&Address>) -> Option<Vec<Range>> {
     let Value::Array(ranges) = answer else { return None };
     let range = |range: &Value| {
@@ -68,7 +69,7 @@ pub(super) fn read_slots(answer: &Value, from: Option<&Address>) -> Option<Vec<R
         let range = Range { first, last, primary: nodes.next()?, replicas: nodes.collect() };
         (first <= last && last < SLOTS).then_some(range)
     };
-    let ranges: Vec<Range> = ranges.iter().map(range).collect::<Option<_>>()?;
+    let ranges: Vec<Range> = ranges.iter().filter_map(range).collect();
     (!ranges.is_empty()).then_some(ranges)
 }
 
@@ -130,6 +131,9 @@ mod tests {
         let read = read_slots(&answer, Some(&asked)).unwrap();
         assert_eq!((read[0].primary.clone(), read[0].replicas.clone()), (tcp("a", 1), vec![tcp("b", 2)]));
         assert_eq!((read[1].first, read[1].last, read[1].primary.clone()), (101, 16_383, tcp("asked", 3)));
+        let half =
+            Value::Array(vec![range(0, 1, vec![node(bulk("a"), 0)]), range(2, 3, vec![node(bulk("b"), 1)])]);
+        assert_eq!(read_slots(&half, Some(&asked)).unwrap().len(), 1);
         for nonsense in [
             Value::Nil,
             Value::Array(vec![]),
