@@ -41,6 +41,27 @@
 //! client.set("key", b"value");
 //! ```
 //!
+//! A Redis can do the same, with users of its own besides; and several can be one [`RedisCluster`], or a primary and a
+//! replica that [`RedisSentinels`] watch:
+//!
+//! ```no_run
+//! use cache_kit_test_support::{Ca, RedisCluster, RedisSentinels, RedisServer};
+//!
+//! let ca = Ca::new();
+//! let secure = RedisServer::builder().ca(&ca).acl_user("app", "secret", "~app:* +@all").start();
+//! assert!(secure.url().starts_with("rediss://app:secret@"));
+//!
+//! let cluster = RedisCluster::builder().password("secret").start();
+//! let slot = cluster.slot("key");
+//! let old = cluster.primary_of(slot);
+//! cluster.move_slot(slot, (old + 1) % 3);
+//! cluster.kill((old + 1) % 3);
+//! let _new = cluster.wait_for_new_primary(slot, (old + 1) % 3);
+//!
+//! let watched = RedisSentinels::start();
+//! let (_old, _new) = watched.fail_over();
+//! ```
+//!
 //! Everything blocks, and nothing here needs a runtime, so synchronous and asynchronous tests can both use it.
 //! A test that cannot run must fail: a missing server program is a panic that says what to install, never a skip.
 //!

@@ -75,8 +75,9 @@ fn a_replica_takes_over_from_a_killed_primary_which_comes_back_as_its_replica() 
     let cluster = RedisCluster::start();
     let slot = cluster.slot("k");
     let old = cluster.primary_of(slot);
-    assert_eq!(cluster.nodes()[old].command("SET k v"), "OK");
-    assert_eq!(cluster.nodes()[old].command("WAIT 1 5000"), "1");
+    let mut client = Client::connect(&cluster.nodes()[old].addr());
+    client.send("SET k v\r\nWAIT 1 5000\r\n");
+    client.expect("+OK\r\n:1\r\n");
     cluster.kill(old);
     let new = cluster.wait_for_new_primary(slot, old);
     assert_eq!(cluster.primary_of(slot), new);

@@ -7,7 +7,8 @@ use tokio::time::timeout;
 
 use super::{Connection as _, Connector, Pool};
 
-/// A connection over which nothing came for so long is asked for a sign of life.
+/// Each connection is asked for a sign of life this often, whether or not there is traffic: a server that answers may be
+/// one that the connection was not made to any more.
 const PULSE: Duration = Duration::from_millis(500);
 /// And is dropped when none comes within this time. A dead link shows within the sum of the two and half of the first.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
@@ -20,10 +21,8 @@ pub(super) async fn pulse<C: Connector>(pool: Weak<Pool<C>>, conn: Weak<C::Conn>
         if conn.is_closed() {
             return;
         }
-        if conn.was_heard() {
-            continue;
-        }
-        // What a caller has heard meanwhile is a sign of life too.
+        // A server that is busy with what others have asked for may answer them and not this one yet.
+        let _before = conn.was_heard();
         let alive = timeout(SIGN_OF_LIFE, conn.ping()).await.unwrap_or_else(|_| conn.was_heard());
         if !alive {
             if let Some(pool) = pool.upgrade() {

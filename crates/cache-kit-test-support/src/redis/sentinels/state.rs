@@ -18,7 +18,7 @@ type Fields = HashMap<String, String>;
 impl RedisSentinels {
     /// How long anything is waited for. With Redis 6 it takes 20 seconds until a primary that came back after it was
     /// replaced is a replica that could take over, with later versions 3.
-    pub const LIMIT: Duration = Duration::from_mins(1);
+    pub const LIMIT: Duration = Duration::from_secs(60);
 
     /// The server that the sentinels advertise as primary; the one of the latest failover if they do not agree yet.
     ///

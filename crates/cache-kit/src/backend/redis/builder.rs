@@ -108,7 +108,8 @@ impl RedisBuilder {
     }
 
     /// Uses the primary of this name that these sentinels (`host`, `host:port`; port 26379 if none is given) agree on,
-    /// instead of host and port, and follows it.
+    /// instead of host and port, and follows it. One of them is asked twice a second whether it still is, over a
+    /// connection that `pool_size` does not count.
     pub fn sentinels<S: Into<String>>(
         mut self,
         sentinels: impl IntoIterator<Item = S>,

@@ -14,6 +14,7 @@ use super::credentials::RedisCredentials;
 use super::error::{Blame, blame, convert};
 use super::greeting::{Greeting, ServerMode};
 use super::settings::Settings;
+use super::topology::Witness;
 use crate::error::{Error, ErrorKind, Result};
 
 /// After so many deadlines in a row without any answer, a connection is taken to be dead.
@@ -28,6 +29,8 @@ pub(super) struct Conn {
     heard: AtomicBool,
     closed: Arc<AtomicBool>,
     greeting: Greeting,
+    /// By whose word the server is the primary.
+    witness: Option<Witness>,
     batch: Batch,
 }
 
@@ -83,8 +86,15 @@ impl Conn {
             heard: AtomicBool::new(true),
             closed,
             greeting,
+            witness: None,
             batch: Batch::default(),
         })
+    }
+
+    /// It is the primary by somebody's word, who is asked whether it still is.
+    pub(super) fn with_witness(mut self, witness: Witness) -> Self {
+        self.witness = Some(witness);
+        self
     }
 
     /// What the server said of itself.
@@ -163,16 +173,21 @@ impl Connection for Conn {
 
     /// A server that has got another role is not the one that this connection was made to.
     async fn ping(&self) -> bool {
-        match self.handle.clone().send_packed_command(&cmd("HELLO")).await {
+        let same = match self.handle.clone().send_packed_command(&cmd("HELLO")).await {
             Ok(answer) => Greeting::of_hello(&answer).role == self.greeting.role,
             Err(error) => blame(&error) == Blame::Server,
+        };
+        self.heard();
+        match &self.witness {
+            Some(witness) if same => witness.confirms().await,
+            _ => same,
         }
     }
 }
 
 /// The task that drives a connection, and has its socket. Ends with its owner: left alone it would wait for an
 /// answer for ever.
-struct Driver(AbortHandle);
+pub(super) struct Driver(pub(super) AbortHandle);
 
 impl Drop for Driver {
     fn drop(&mut self) {
@@ -191,27 +206,7 @@ impl Drop for Count<'_> {
     }
 }
 
-/// Connects, asks one question, and closes. The caller bounds the time. Errors of the server are errors.
-pub(super) async fn ask_once(
-    address: &Address,
-    settings: &Settings,
-    credentials: Option<RedisCredentials>,
-    command: &Cmd,
-) -> Result<Value> {
-    let info = connection_info(credentials);
-    let (stream, late) = connect(address, settings).await?;
-    let failed = |error| greeting_failed(address, 0, &late, error);
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let made = MultiplexedConnection::new_with_config(&info, stream, config).await;
-    let (mut handle, driver) = made.map_err(failed)?;
-    let _driver = Driver(tokio::spawn(driver).abort_handle());
-    match handle.send_packed_command(command).await.map_err(failed)? {
-        Value::ServerError(error) => Err(failed(error.into())),
-        answer => Ok(answer),
-    }
-}
-
-fn connection_info(credentials: Option<RedisCredentials>) -> RedisConnectionInfo {
+pub(super) fn connection_info(credentials: Option<RedisCredentials>) -> RedisConnectionInfo {
     let mut info = RedisConnectionInfo::default().set_lib_name("cache-kit", env!("CARGO_PKG_VERSION"));
     if let Some(RedisCredentials { username, password }) = credentials {
         info = info.set_password(password);
@@ -223,7 +218,7 @@ fn connection_info(credentials: Option<RedisCredentials>) -> RedisConnectionInfo
 }
 
 /// The connection, and what tells of a refusal that comes after the handshake.
-async fn connect(address: &Address, settings: &Settings) -> Result<(Stream, Late)> {
+pub(super) async fn connect(address: &Address, settings: &Settings) -> Result<(Stream, Late)> {
     let stream = dial(address).await.map_err(|error| {
         let hint = match error {
             DialError::Resolve(_) => "check `host`",
@@ -239,10 +234,10 @@ fn unavailable(message: String) -> Error {
 }
 
 #[cfg(feature = "tls")]
-type Late = Option<cache_kit_net::LateFailure>;
+pub(super) type Late = Option<cache_kit_net::LateFailure>;
 
 #[cfg(not(feature = "tls"))]
-type Late = ();
+pub(super) type Late = ();
 
 #[cfg(feature = "tls")]
 async fn secured(address: &Address, settings: &Settings, stream: Stream) -> Result<(Stream, Late)> {
@@ -279,7 +274,7 @@ fn late_refusal(_: &Address, (): &Late, _: &Error) -> Option<Error> {
     None
 }
 
-fn greeting_failed(address: &Address, database: u32, late: &Late, error: RedisError) -> Error {
+pub(super) fn greeting_failed(address: &Address, database: u32, late: &Late, error: RedisError) -> Error {
     let converted = convert("connect", error);
     if let Some(refusal) = late_refusal(address, late, &converted) {
         return refusal;

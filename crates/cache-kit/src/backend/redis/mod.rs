@@ -9,6 +9,7 @@ mod credentials;
 mod error;
 mod fence;
 mod greeting;
+mod line;
 mod node;
 mod settings;
 mod stub;

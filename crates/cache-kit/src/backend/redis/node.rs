@@ -67,7 +67,7 @@ impl Connector for Server {
             Place::First(address) | Place::At(address) => {
                 Conn::dial(address, settings, self.reads_only, Arc::new(permit)).await?
             }
-            Place::Sentinels(sentinels) => sentinels.dial_primary(settings, Arc::new(permit)).await?,
+            Place::Sentinels(sentinels) => sentinels.dial_primary(&self.common, Arc::new(permit)).await?,
         };
         let greeting = conn.greeting();
         if greeting.mode == ServerMode::Sentinel {

@@ -2,7 +2,7 @@
 //! them for all of it soon after.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 
 /// The map is asked for at most this often.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
+/// And at least this often while replicas are read from: no answer tells of one that has come.
+const REPLICAS_PAUSE: Duration = Duration::from_secs(5);
 
 /// The nodes of a cluster, and who has which slots.
 pub(super) struct Members {
@@ -35,7 +37,9 @@ pub(super) struct Members {
     /// Held by who asks for the map. When that has failed last, and why.
     failed: tokio::sync::Mutex<Option<(Instant, Error)>>,
     refreshing: AtomicBool,
-    refreshed: Mutex<Option<Instant>>,
+    /// When the map was last asked for, in milliseconds after `origin`.
+    refreshed: AtomicU64,
+    origin: Instant,
 }
 
 /// A primary and its replicas.
@@ -78,7 +82,8 @@ impl Members {
             found_by,
             failed: tokio::sync::Mutex::new(None),
             refreshing: AtomicBool::new(false),
-            refreshed: Mutex::new(None),
+            refreshed: AtomicU64::new(0),
+            origin: Instant::now(),
         }
     }
 
@@ -121,9 +126,12 @@ impl Members {
     }
 
     /// A replica to read from that is not known to be down, if that is wanted.
-    pub(super) fn replica(&self, slot: u16) -> Option<Arc<Node>> {
+    pub(super) fn replica(self: &Arc<Self>, slot: u16) -> Option<Arc<Node>> {
         if self.common.settings.read_from != RedisReadFrom::PreferReplica {
             return None;
+        }
+        if self.age() > REPLICAS_PAUSE {
+            self.refresh_soon();
         }
         let map = self.map.load();
         let up: Vec<_> = map.as_ref()?.shard(slot)?.replicas.iter().filter(|node| !node.is_down()).collect();
@@ -194,6 +202,7 @@ impl Members {
         match self.ask().await {
             Ok(ranges) => {
                 *failed = None;
+                self.asked_now();
                 Ok(self.adopt(&ranges))
             }
             Err(error) => {
@@ -214,14 +223,13 @@ impl Members {
             let refreshing = refreshing;
             let pause = {
                 let Some(members) = refreshing.0.upgrade() else { return };
-                let last = *members.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
-                last.map_or(Duration::ZERO, |last| REFRESH_PAUSE.saturating_sub(last.elapsed()))
+                REFRESH_PAUSE.saturating_sub(members.age())
             };
             sleep(pause).await;
             let Some(members) = refreshing.0.upgrade() else { return };
             // Who finds nobody to ask keeps the map that there is; the next failure asks again.
             let asked = members.ask().await;
-            *members.refreshed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            members.asked_now();
             if let Ok(ranges) = asked {
                 members.adopt(&ranges);
             }
@@ -285,6 +293,16 @@ impl Members {
         }
         self.map.store(Some(Arc::clone(&map)));
         map
+    }
+
+    /// How long ago the map was last asked for.
+    fn age(&self) -> Duration {
+        self.origin.elapsed().saturating_sub(Duration::from_millis(self.refreshed.load(Ordering::Relaxed)))
+    }
+
+    fn asked_now(&self) {
+        let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.refreshed.store(now, Ordering::Relaxed);
     }
 
     fn lock_nodes(&self) -> MutexGuard<'_, HashMap<Address, Arc<Node>>> {

@@ -18,7 +18,7 @@ use redis::{Cmd, Pipeline, Value, cmd};
 
 use self::cluster::Cluster;
 use self::replicas::Replicas;
-pub(super) use self::sentinels::Sentinels;
+pub(super) use self::sentinels::{Sentinels, Witness};
 use super::error::{convert, is_read_only};
 use super::fence::Mode;
 use super::greeting::ServerMode;

@@ -1,8 +1,9 @@
 //! Sentinels: who is the primary now, and who are its replicas.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,32 +12,58 @@ use redis::{Cmd, Value, cmd};
 use tokio::time::{sleep, timeout};
 
 use super::super::NAME;
-use super::super::conn::{Conn, ask_once};
+use super::super::conn::Conn;
 use super::super::greeting::Role;
+use super::super::line::Line;
+use super::super::node::Common;
 use super::super::settings::{SentinelSettings, Settings};
 use super::first::first;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bounds the question to one sentinel.
 const ANSWER: Duration = Duration::from_secs(1);
+/// Bounds the question to one that has answered before.
+const SAME_AGAIN: Duration = Duration::from_millis(250);
 /// While a connection to the primary is being made, they are asked this often whether it still is.
 const STILL: Duration = Duration::from_millis(100);
 
 /// The sentinels that know a primary.
-#[derive(Debug)]
-pub(in super::super) struct Sentinels(SentinelSettings);
+pub(in super::super) struct Sentinels {
+    settings: SentinelSettings,
+    /// A connection to the one that has answered last.
+    line: Mutex<Option<Arc<Line>>>,
+}
+
+/// Sentinels, by whose word a server is the primary.
+pub(in super::super) struct Witness {
+    pub(in super::super) sentinels: Arc<Sentinels>,
+    pub(in super::super) common: Arc<Common>,
+    address: Address,
+}
+
+impl Witness {
+    /// Whether it still is, as far as they can be asked. A server that another one has replaced may take a while to learn
+    /// of it, and answers meanwhile.
+    pub(in super::super) async fn confirms(&self) -> bool {
+        match self.sentinels.primary(&self.common.settings).await {
+            Ok(primary) => primary == self.address,
+            Err(_) => true,
+        }
+    }
+}
 
 impl Sentinels {
     pub(super) fn new(settings: SentinelSettings) -> Self {
-        Self(settings)
+        Self { settings, line: Mutex::new(None) }
     }
 
     /// Connects to the primary. Whom the sentinels give up meanwhile is given up.
     pub(in super::super) async fn dial_primary(
-        &self,
-        settings: &Settings,
+        self: &Arc<Self>,
+        common: &Arc<Common>,
         permit: Arc<Permit>,
     ) -> Result<Conn> {
+        let settings = &common.settings;
         loop {
             let address = self.primary(settings).await?;
             {
@@ -53,7 +80,12 @@ impl Sentinels {
                     Some(Ok(conn)) if conn.greeting().role == Role::Replica => {
                         return Err(unavailable(format!("{address} is a replica, not the primary")));
                     }
-                    Some(conn) => return conn,
+                    Some(Ok(conn)) => {
+                        let (sentinels, common) = (Arc::clone(self), Arc::clone(common));
+                        let address = address.clone();
+                        return Ok(conn.with_witness(Witness { sentinels, common, address }));
+                    }
+                    Some(Err(error)) => return Err(error),
                     None => {}
                 }
             }
@@ -77,14 +109,14 @@ impl Sentinels {
     /// The primary's address.
     async fn primary(&self, settings: &Settings) -> Result<Address> {
         let mut command = cmd("SENTINEL");
-        command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.0.name);
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.settings.name);
         match self.ask(settings, &command).await? {
             Value::Array(parts) => match &parts[..] {
                 [host, port] => address(host, port).ok_or_else(nonsense),
                 _ => Err(nonsense()),
             },
             Value::Nil => {
-                Err(Error::config(format!("the sentinels know no primary named `{}`", self.0.name))
+                Err(Error::config(format!("the sentinels know no primary named `{}`", self.settings.name))
                     .with_backend(NAME)
                     .with_operation("connect")
                     .with_hint("the name is the one after `sentinel monitor` in their configuration"))
@@ -96,21 +128,48 @@ impl Sentinels {
     /// The addresses of the replicas that are up and in touch with the primary.
     pub(super) async fn replicas(&self, settings: &Settings) -> Result<Vec<Address>> {
         let mut command = cmd("SENTINEL");
-        command.arg("REPLICAS").arg(&self.0.name);
+        command.arg("REPLICAS").arg(&self.settings.name);
         let Value::Array(replicas) = self.ask(settings, &command).await? else { return Err(nonsense()) };
         Ok(replicas.iter().filter_map(replica).collect())
     }
 
+    /// Asks the one that has answered last; if that fails, whichever of them answers first.
     async fn ask(&self, settings: &Settings, command: &Cmd) -> Result<Value> {
-        let mut sentinels = self.0.sentinels.clone();
+        let known = self.lock_line().clone();
+        if let Some(line) = known {
+            if let Ok(Ok(answer)) = timeout(SAME_AGAIN, line.ask("connect", command)).await {
+                return Ok(answer);
+            }
+            self.lock_line().take();
+        }
+        let mut sentinels = self.settings.sentinels.clone();
         fastrand::shuffle(&mut sentinels);
         let ask = |sentinel: Address| async move {
-            let credentials = self.0.credentials.clone();
-            let asked = timeout(ANSWER, ask_once(&sentinel, settings, credentials, command)).await;
-            asked.unwrap_or_else(|_| Err(unavailable(format!("the sentinel {sentinel} does not answer"))))
+            let credentials = self.settings.credentials.clone();
+            let asked = timeout(ANSWER, async {
+                let line = Line::open(&sentinel, settings, credentials).await?;
+                let answer = line.ask("connect", command).await?;
+                Ok((line, answer))
+            });
+            asked
+                .await
+                .unwrap_or_else(|_| Err(unavailable(format!("the sentinel {sentinel} does not answer"))))
         };
         let answer = first(sentinels.into_iter().map(ask)).await;
-        answer.unwrap_or_else(|| Err(unavailable("no sentinel was asked".to_owned())))
+        let (line, answer) =
+            answer.unwrap_or_else(|| Err(unavailable("no sentinel was asked".to_owned())))?;
+        *self.lock_line() = Some(Arc::new(line));
+        Ok(answer)
+    }
+
+    fn lock_line(&self) -> MutexGuard<'_, Option<Arc<Line>>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.fmt(f)
     }
 }
 
