@@ -3,7 +3,6 @@
 
 #![cfg(feature = "redis")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![expect(clippy::print_stdout, reason = "what was measured, for `--nocapture`")]
 
 mod common;
 

@@ -13,8 +13,10 @@ use super::coalesce::Batch;
 use super::credentials::RedisCredentials;
 use super::error::{Blame, blame, convert};
 use super::greeting::{Greeting, ServerMode};
+use super::node::Tracking;
 use super::settings::Settings;
 use super::topology::Witness;
+use super::tracking::Gap;
 use crate::error::{Error, ErrorKind, Result};
 
 /// After so many deadlines in a row without any answer, a connection is taken to be dead.
@@ -31,40 +33,62 @@ pub(super) struct Conn {
     greeting: Greeting,
     /// By whose word the server is the primary.
     witness: Option<Witness>,
+    /// Whoever listens is told that it has ended.
+    gap: Option<Arc<Gap>>,
     batch: Batch,
 }
 
 /// Tells that the task which drives a connection has ended, whatever ended it, and its socket with it.
 struct Ended {
     closed: Arc<AtomicBool>,
+    gap: Option<Arc<Gap>>,
     _permit: Arc<Permit>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Release);
+        if let Some(gap) = &self.gap {
+            gap.tell();
+        }
     }
 }
 
+/// What a connection is for, beyond commands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Purpose {
+    /// The node of a cluster is told that what it has of others is good enough.
+    pub(super) reads_only: bool,
+    /// The server tells of changes over it.
+    pub(super) tracking: Option<Tracking>,
+}
+
 impl Conn {
-    /// Connects and greets. The caller bounds the time. With `reads_only`, the node of a cluster is told that what it has
-    /// of others is good enough.
+    /// Connects and greets. The caller bounds the time.
     pub(super) async fn dial(
         address: &Address,
         settings: &Settings,
-        reads_only: bool,
+        purpose: &Purpose,
         permit: Arc<Permit>,
     ) -> Result<Self> {
         let credentials = settings.credentials.get().await?;
-        let info = connection_info(credentials).set_db(i64::from(settings.database));
+        let mut info = connection_info(credentials).set_db(i64::from(settings.database));
         let (stream, late) = connect(address, settings).await?;
         let failed = |error| greeting_failed(address, settings.database, &late, error);
         // Deadlines are ours: they cover the wait for a connection too.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let config = match &purpose.tracking {
+            None => config,
+            Some(tracking) => {
+                info = info.set_protocol(redis::ProtocolVersion::RESP3);
+                config.set_push_sender(tracking.hear())
+            }
+        };
         let made = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (mut handle, driver) = made.map_err(failed)?;
+        let gap = purpose.tracking.as_ref().map(Tracking::gap);
         let closed = Arc::new(AtomicBool::new(false));
-        let ended = Ended { closed: Arc::clone(&closed), _permit: permit };
+        let ended = Ended { closed: Arc::clone(&closed), gap: gap.clone(), _permit: permit };
         let driver = tokio::spawn(async move {
             // Dropped after the driver, which has the socket.
             let _ended = ended;
@@ -75,8 +99,14 @@ impl Conn {
         let driver = Driver(driver);
         let answers = handle.send_packed_commands(&Greeting::questions(), 0, 3).await;
         let greeting = answers.and_then(|answers| Greeting::read(&answers)).map_err(failed)?;
-        if reads_only && greeting.mode == ServerMode::Cluster {
+        if purpose.reads_only && greeting.mode == ServerMode::Cluster {
             handle.send_packed_command(&cmd("READONLY")).await.map_err(failed)?;
+        }
+        if let Some(tracking) = &purpose.tracking {
+            match handle.send_packed_command(&tracking.command()).await.map_err(failed)? {
+                Value::ServerError(error) => return Err(failed(error.into())),
+                _ => tracking.armed(),
+            }
         }
         Ok(Self {
             handle,
@@ -87,6 +117,7 @@ impl Conn {
             closed,
             greeting,
             witness: None,
+            gap,
             batch: Batch::default(),
         })
     }
@@ -160,6 +191,9 @@ impl Connection for Conn {
 
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        if let Some(gap) = &self.gap {
+            gap.tell();
+        }
         self.driver.0.abort();
     }
 

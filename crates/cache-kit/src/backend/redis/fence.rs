@@ -28,8 +28,8 @@ pub(super) const HOLD_OFF: Duration = Duration::from_secs(30);
 
 /// A script and its hash.
 pub(super) struct Script {
-    source: String,
-    sha1: String,
+    pub(super) source: String,
+    pub(super) sha1: String,
 }
 
 impl Script {
@@ -54,9 +54,12 @@ local function plain(value)
   return value
 end
 ";
-        let source = format!("{parts}{source}");
-        let sha1 = hex(&sha1_of(source.as_bytes()));
-        Self { source, sha1 }
+        Self::plain(&format!("{parts}{source}"))
+    }
+
+    /// Without the parts that leases share.
+    pub(super) fn plain(source: &str) -> Self {
+        Self { source: source.to_owned(), sha1: hex(&sha1_of(source.as_bytes())) }
     }
 }
 

@@ -14,6 +14,7 @@ mod node;
 mod settings;
 mod stub;
 mod topology;
+mod tracking;
 mod url;
 
 use std::borrow::Cow;
@@ -30,6 +31,7 @@ pub use command::{RedisCommand, RedisPipeline, RedisValue};
 pub use config::RedisConfig;
 pub use credentials::RedisCredentials;
 pub use settings::RedisReadFrom;
+pub use tracking::{RedisGap, RedisInvalidation, RedisInvalidations, RedisTracked, RedisTracker};
 pub(crate) use url::is_scheme;
 
 use self::error::{convert, is_wrong_type};

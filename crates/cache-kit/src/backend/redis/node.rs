@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cache_kit_net::{Address, Connector, DialFailure, Limits, Permit, Report, Unavailable};
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, Pipeline, RedisError, Value, cmd};
 use tokio::time::timeout_at;
 
 use super::NAME;
-use super::conn::Conn;
+use super::conn::{Conn, Purpose};
 use super::error::{Blame, blame, convert, is_out_of_service};
 use super::fence::Mode;
 use super::greeting::ServerMode;
 use super::settings::Settings;
 use super::topology::{Sentinels, Shape, unexpected};
+use super::tracking::Queue;
 use crate::error::{Error, ErrorKind, Result};
 
 /// One connection batches better than two up to here, as `bench/src/bin/redis.rs` measures; beyond, its one task
@@ -41,6 +42,7 @@ pub(super) struct Common {
 }
 
 /// Where the server is.
+#[derive(Clone)]
 pub(super) enum Place {
     /// Here, and it tells whether it is one of a cluster.
     First(Address),
@@ -53,8 +55,30 @@ pub(super) enum Place {
 /// The server that connections are made to.
 struct Server {
     place: Place,
-    reads_only: bool,
+    purpose: Purpose,
     common: Arc<Common>,
+}
+
+/// What a server is asked to tell, and whom it is told.
+#[derive(Clone, Debug)]
+pub(super) struct Tracking {
+    pub(super) queue: Arc<Queue>,
+    /// On the server; none are for the keys that are read.
+    pub(super) prefixes: Vec<String>,
+}
+
+impl Tracking {
+    pub(super) fn command(&self) -> Cmd {
+        let mut command = cmd("CLIENT");
+        command.arg("TRACKING").arg("ON");
+        if !self.prefixes.is_empty() {
+            command.arg("BCAST");
+        }
+        for prefix in &self.prefixes {
+            command.arg("PREFIX").arg(prefix);
+        }
+        command
+    }
 }
 
 impl Connector for Server {
@@ -65,9 +89,11 @@ impl Connector for Server {
         let Common { settings, mode, shape } = &*self.common;
         let conn = match &self.place {
             Place::First(address) | Place::At(address) => {
-                Conn::dial(address, settings, self.reads_only, Arc::new(permit)).await?
+                Conn::dial(address, settings, &self.purpose, Arc::new(permit)).await?
             }
-            Place::Sentinels(sentinels) => sentinels.dial_primary(&self.common, Arc::new(permit)).await?,
+            Place::Sentinels(sentinels) => {
+                sentinels.dial_primary(&self.common, &self.purpose, Arc::new(permit)).await?
+            }
         };
         let greeting = conn.greeting();
         if greeting.mode == ServerMode::Sentinel {
@@ -93,6 +119,17 @@ impl Connector for Server {
 
 impl Node {
     pub(super) fn new(common: &Arc<Common>, place: Place, reads_only: bool, most: usize) -> Self {
+        Self::with(common, place, Purpose { reads_only, tracking: None }, most)
+    }
+
+    /// The same server, over one connection of its own that tells of changes.
+    pub(super) fn tracked(&self, tracking: Tracking) -> Self {
+        let Server { place, common, .. } = self.connections.connector();
+        let purpose = Purpose { reads_only: false, tracking: Some(tracking) };
+        Self::with(common, place.clone(), purpose, 1)
+    }
+
+    fn with(common: &Arc<Common>, place: Place, purpose: Purpose, most: usize) -> Self {
         let limits = Limits {
             most,
             least: 0,
@@ -100,7 +137,7 @@ impl Node {
             second_from: SECOND_FROM,
             one_more_per: ONE_MORE_PER,
         };
-        let server = Server { place, reads_only, common: Arc::clone(common) };
+        let server = Server { place, purpose, common: Arc::clone(common) };
         Self { connections: Arc::new(cache_kit_net::Pool::new(server, limits)) }
     }
 

@@ -20,7 +20,7 @@ use super::{Keyed, unexpected};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A command follows so many redirections, and no more.
-const MAX_REDIRECTIONS: usize = 5;
+pub(in super::super) const MAX_REDIRECTIONS: usize = 5;
 /// A key whose slot is being moved is asked for again after this long, in milliseconds, drawn at random.
 const TRY_AGAIN_MILLIS: std::ops::Range<u64> = 5..25;
 
@@ -85,6 +85,27 @@ impl Cluster {
             }
         }
         Err(lost_in_redirections(operation))
+    }
+
+    /// The node that has the key's slot.
+    pub(super) async fn owner(
+        &self,
+        operation: &'static str,
+        deadline: Instant,
+        key: &[u8],
+    ) -> Result<Arc<Node>> {
+        Ok(self.target(operation, slot_of(key), deadline).await?.node)
+    }
+
+    /// The node that an error of this one says to ask instead, unless that is a question of its own.
+    pub(super) async fn redirected(
+        &self,
+        error: &RedisError,
+        node: &Arc<Node>,
+        deadline: Instant,
+    ) -> Option<Arc<Node>> {
+        let next = self.follow(error, &Target::primary(Arc::clone(node)), deadline).await?;
+        (!next.asking).then_some(next.node)
     }
 
     /// Sends commands to the nodes that have their keys' slots: those for one node in one exchange, all nodes at the same
@@ -278,7 +299,7 @@ fn nobody_has(operation: &'static str, slot: u16) -> Error {
     unavailable(operation, format!("no node of the cluster has slot {slot}")).with_hint("see CLUSTER SLOTS")
 }
 
-fn lost_in_redirections(operation: &'static str) -> Error {
+pub(in super::super) fn lost_in_redirections(operation: &'static str) -> Error {
     unavailable(operation, format!("more than {MAX_REDIRECTIONS} redirections"))
         .with_hint("do the nodes agree on who has which slots? See CLUSTER SLOTS on each")
 }

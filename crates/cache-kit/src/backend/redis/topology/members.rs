@@ -23,8 +23,9 @@ use crate::error::{Error, Result};
 
 /// The map is asked for at most this often.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
-/// And at least this often while replicas are read from: no answer tells of one that has come.
-const REPLICAS_PAUSE: Duration = Duration::from_secs(5);
+/// And at least this often while somebody needs to know what no answer tells: a replica that has come, a slot that has
+/// another owner.
+const OLD: Duration = Duration::from_secs(5);
 
 /// The nodes of a cluster, and who has which slots.
 pub(super) struct Members {
@@ -40,6 +41,7 @@ pub(super) struct Members {
     /// When the map was last asked for, in milliseconds after `origin`.
     refreshed: AtomicU64,
     origin: Instant,
+    version: AtomicU64,
 }
 
 /// A primary and its replicas.
@@ -64,6 +66,11 @@ impl SlotMap {
         self.shards.get(usize::from(self.owners[usize::from(slot)]))
     }
 
+    fn has_same_owners(&self, other: &Self) -> bool {
+        let owner = |map: &Self, slot| map.shard(slot).map(|shard| Arc::as_ptr(&shard.primary));
+        (0..SLOTS).all(|slot| owner(self, slot) == owner(other, slot))
+    }
+
     /// Every node, primaries first.
     fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         let primaries = self.shards.iter().map(|shard| &shard.primary);
@@ -84,6 +91,7 @@ impl Members {
             refreshing: AtomicBool::new(false),
             refreshed: AtomicU64::new(0),
             origin: Instant::now(),
+            version: AtomicU64::new(0),
         }
     }
 
@@ -98,6 +106,11 @@ impl Members {
         for node in self.lock_nodes().values() {
             let _done = node.drop_all();
         }
+    }
+
+    /// Another number whenever slots have got another owner.
+    pub(super) fn slots_version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// The map, if there is one.
@@ -130,9 +143,7 @@ impl Members {
         if self.common.settings.read_from != RedisReadFrom::PreferReplica {
             return None;
         }
-        if self.age() > REPLICAS_PAUSE {
-            self.refresh_soon();
-        }
+        self.refresh_if_old();
         let map = self.map.load();
         let up: Vec<_> = map.as_ref()?.shard(slot)?.replicas.iter().filter(|node| !node.is_down()).collect();
         (!up.is_empty()).then(|| Arc::clone(up[fastrand::usize(..up.len())]))
@@ -153,6 +164,7 @@ impl Members {
             }
             Some(Arc::new(map))
         });
+        self.version.fetch_add(1, Ordering::AcqRel);
         self.refresh_soon();
         node
     }
@@ -236,6 +248,13 @@ impl Members {
         });
     }
 
+    /// Asks for the map in the background if that was not done for a while.
+    pub(super) fn refresh_if_old(self: &Arc<Self>) {
+        if self.age() > OLD {
+            self.refresh_soon();
+        }
+    }
+
     /// The map as some node knows it.
     async fn ask(self: &Arc<Self>) -> Result<Vec<Range>> {
         let known = self.map.load_full();
@@ -291,7 +310,9 @@ impl Members {
             // A name for one of the nodes, or for all of them.
             self.found_by.close_all();
         }
-        self.map.store(Some(Arc::clone(&map)));
+        if self.map.swap(Some(Arc::clone(&map))).is_some_and(|before| !before.has_same_owners(&map)) {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
         map
     }
 

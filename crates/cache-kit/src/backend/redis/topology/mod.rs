@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use redis::{Cmd, Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, RedisError, Value, cmd};
 
 use self::cluster::Cluster;
+pub(super) use self::cluster::{MAX_REDIRECTIONS, lost_in_redirections};
 use self::replicas::Replicas;
 pub(super) use self::sentinels::{Sentinels, Witness};
 use super::error::{convert, is_read_only};
@@ -143,6 +144,44 @@ impl Topology {
             return Ok(Ok(value));
         }
         self.primary.read(deadline, key).await
+    }
+
+    /// The primary that has a key.
+    pub(super) async fn owner(
+        &self,
+        operation: &'static str,
+        deadline: Instant,
+        key: &[u8],
+    ) -> Result<Arc<Node>> {
+        if self.is_cluster(operation, deadline).await? {
+            return self.cluster.owner(operation, deadline, key).await;
+        }
+        Ok(Arc::clone(&self.primary))
+    }
+
+    /// The primary that an error of this one says to ask instead. A slot that is being moved is nobody's to be asked.
+    pub(super) async fn redirected(
+        &self,
+        error: &RedisError,
+        node: &Arc<Node>,
+        deadline: Instant,
+    ) -> Option<Arc<Node>> {
+        self.cluster.redirected(error, node, deadline).await
+    }
+
+    /// Something has failed that may be due to a server that is one of the cluster no more.
+    pub(super) fn suspect(&self) {
+        if self.keys_may_move() {
+            self.cluster.members.refresh_soon();
+        }
+    }
+
+    /// Another number whenever slots have got another owner, which is looked for now and then.
+    pub(super) fn slots_version(&self) -> u64 {
+        if self.keys_may_move() {
+            self.cluster.members.refresh_if_old();
+        }
+        self.cluster.members.slots_version()
     }
 
     /// Sends one command on a key and waits for its answer.
@@ -290,7 +329,7 @@ impl Topology {
 fn apart(answers: Vec<Value>, node: &Node) -> Vec<Result<Answer<Value>>> {
     let each = |value| match value {
         Value::ServerError(error) => {
-            let error = redis::RedisError::from(error);
+            let error = RedisError::from(error);
             if is_read_only(&error) {
                 // Whoever comes next finds the primary.
                 let _done = node.drop_all();

@@ -12,7 +12,7 @@ use redis::{Cmd, Value, cmd};
 use tokio::time::{sleep, timeout};
 
 use super::super::NAME;
-use super::super::conn::Conn;
+use super::super::conn::{Conn, Purpose};
 use super::super::greeting::Role;
 use super::super::line::Line;
 use super::super::node::Common;
@@ -61,13 +61,14 @@ impl Sentinels {
     pub(in super::super) async fn dial_primary(
         self: &Arc<Self>,
         common: &Arc<Common>,
+        purpose: &Purpose,
         permit: Arc<Permit>,
     ) -> Result<Conn> {
         let settings = &common.settings;
         loop {
             let address = self.primary(settings).await?;
             {
-                let mut dialing = pin!(Conn::dial(&address, settings, false, Arc::clone(&permit)));
+                let mut dialing = pin!(Conn::dial(&address, settings, purpose, Arc::clone(&permit)));
                 let mut replaced = pin!(self.replaced(&address, settings));
                 let conn = poll_fn(|cx| {
                     if let Poll::Ready(conn) = dialing.as_mut().poll(cx) {
