@@ -7,8 +7,8 @@ mod pump;
 mod script;
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct State {
-    upstream: SocketAddr,
+    upstream: Mutex<SocketAddr>,
     script: Arc<Script>,
     open: Open<Connection>,
     total: AtomicU64,
@@ -49,6 +49,14 @@ pub struct FaultProxy {
     state: Arc<State>,
 }
 
+fn resolve(upstream: &str) -> SocketAddr {
+    let resolved = upstream.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    match resolved {
+        Some(address) => address,
+        None => panic!("{upstream:?} names no address, host:port does"),
+    }
+}
+
 impl FaultProxy {
     /// Starts a proxy on a port of its own, in front of the server at `host:port`.
     ///
@@ -57,11 +65,8 @@ impl FaultProxy {
     /// When `upstream` names no address, or there is no port or no thread to be had.
     #[must_use]
     pub fn start(upstream: impl ToString) -> Self {
-        let upstream = upstream.to_string();
-        let resolved = upstream.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-        let Some(upstream) = resolved else { panic!("{upstream:?} names no address, host:port does") };
         let state = Arc::new(State {
-            upstream,
+            upstream: Mutex::new(resolve(&upstream.to_string())),
             script: Arc::default(),
             open: Open::default(),
             total: AtomicU64::new(0),
@@ -71,6 +76,15 @@ impl FaultProxy {
             Ok(acceptor) => Self { acceptor, state },
             Err(problem) => panic!("no proxy: {problem}"),
         }
+    }
+
+    /// Leads new connections to another server, as a name does whose address has changed; those that are open stay.
+    ///
+    /// # Panics
+    ///
+    /// When `upstream` names no address.
+    pub fn set_upstream(&self, upstream: impl ToString) {
+        *self.state.lock_upstream() = resolve(&upstream.to_string());
     }
 
     /// The port that it listens on.
@@ -151,7 +165,8 @@ impl State {
         if self.refuses() {
             return reset_when_closed(&client);
         }
-        let Some(connection) = Connection::open(client, self.upstream, Arc::clone(&self.script)) else {
+        let upstream = *self.lock_upstream();
+        let Some(connection) = Connection::open(client, upstream, Arc::clone(&self.script)) else {
             return;
         };
         let connection = Arc::new(connection);
@@ -159,6 +174,10 @@ impl State {
             self.pump(&connection);
             self.open.leave(connection);
         }
+    }
+
+    fn lock_upstream(&self) -> MutexGuard<'_, SocketAddr> {
+        self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refuses(&self) -> bool {

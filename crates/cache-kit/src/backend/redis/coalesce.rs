@@ -4,6 +4,9 @@
 //! A read that finds its connection idle goes alone and at once. The first that does not starts a batch, and the
 //! batch leaves when the tasks that are ready to run have had their turn, so that it holds the reads of all of them.
 //! It is sent by a task of its own: callers may go away, or not be polled, without harm to the others.
+//!
+//! To a node of a cluster, which refuses an `MGET` of keys in several slots, a batch goes as many `GET`s in one message:
+//! what is saved is the client's.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cache_kit_net::Connection as _;
-use redis::{RedisResult, Value, cmd};
+use redis::{Pipeline, RedisResult, Value, cmd};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::conn::Conn;
 use super::error::is_no_permission;
+use super::greeting::ServerMode;
 
 /// With fewer commands under way, each goes alone: a batch costs a task, and would hold too few.
 const FROM: usize = 2;
@@ -110,6 +114,9 @@ impl Conn {
         // Who has gone away needs no answer.
         batch.retain(|read| !read.answer.is_closed());
         let count = batch.len();
+        if count > 1 && self.greeting().mode == ServerMode::Cluster {
+            return self.send_batch_of_gets(batch, bound).await;
+        }
         let mut command = cmd(if count == 1 { "GET" } else { "MGET" });
         for read in &batch {
             command.arg(&read.key);
@@ -131,6 +138,31 @@ impl Conn {
             }
             // One key among them that the user may not read is enough. Who may read what, asking alone tells.
             Ok(Err(error)) if is_no_permission(&error) => self.batch().refused.store(true, Ordering::Relaxed),
+            Ok(Err(error)) => {
+                for read in batch {
+                    drop(read.answer.send(Err(error.clone())));
+                }
+            }
+            // The callers' own deadlines have passed too; or the answer makes no sense, and each asks alone.
+            Err(_) | Ok(Ok(_)) => {}
+        }
+    }
+
+    /// Sends a batch one by one, in one message.
+    async fn send_batch_of_gets(&self, batch: Vec<Waiting>, bound: Duration) {
+        let mut gets = Pipeline::with_capacity(batch.len());
+        for read in &batch {
+            gets.cmd("GET").arg(&read.key);
+        }
+        match timeout(bound, self.send_all(&gets, 0, batch.len())).await {
+            Ok(Ok(answers)) if answers.len() == batch.len() => {
+                for (read, answer) in batch.into_iter().zip(answers) {
+                    drop(read.answer.send(match answer {
+                        Value::ServerError(error) => Err(error.into()),
+                        value => Ok(value),
+                    }));
+                }
+            }
             Ok(Err(error)) => {
                 for read in batch {
                     drop(read.answer.send(Err(error.clone())));

@@ -57,9 +57,18 @@ impl Cluster {
         {
             return Ok(Ok(value));
         }
-        let mut get = cmd("GET");
-        get.arg(key);
-        self.send("get", deadline, key.as_bytes(), &get).await
+        let target = self.target("get", slot_of(key.as_bytes()), deadline).await?;
+        let answer = target.node.read(deadline, key).await;
+        let answer = answer.inspect_err(|_| self.members.refresh_soon())?;
+        match &answer {
+            // Followed from here, where one key goes its own way.
+            Err(error) if Redirect::of(error, target.node.address()).is_some() => {
+                let mut get = cmd("GET");
+                get.arg(key);
+                self.send("get", deadline, key.as_bytes(), &get).await
+            }
+            _ => Ok(answer),
+        }
     }
 
     /// Sends a command to the node that has the key's slot, wherever that takes it.
