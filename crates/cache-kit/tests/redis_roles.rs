@@ -165,3 +165,10 @@ async fn a_link_that_is_dead_is_noticed_within_two_seconds_though_nobody_calls()
     proxy.clear();
     common::until("the server", Duration::from_secs(3), async || set(&backend).await.is_ok()).await;
 }
+
+#[test]
+fn the_least_rights_in_the_documentation_are_those_that_the_suite_runs_under() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let guide = words(include_str!("../src/backend/redis/guide.md"));
+    assert!(guide.contains(&words(&common::least_rights("app:"))));
+}

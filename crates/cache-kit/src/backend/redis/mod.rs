@@ -1,4 +1,6 @@
 //! The Redis backend: a server, a primary and its replicas, or a cluster; shared connections, a deadline on everything.
+//!
+#![doc = include_str!("guide.md")]
 
 mod builder;
 mod coalesce;
