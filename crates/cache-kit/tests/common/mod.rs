@@ -11,6 +11,7 @@
 )]
 
 pub mod network;
+pub mod sites;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use cache_kit_net::{Address, Connection, DialError, Permit, Stream, dial};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value, cmd};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::NAME;
@@ -29,7 +30,7 @@ pub(super) struct Conn {
     in_flight: AtomicUsize,
     silences: AtomicU32,
     heard: AtomicBool,
-    closed: Arc<AtomicBool>,
+    closed: Arc<Closed>,
     greeting: Greeting,
     /// By whose word the server is the primary.
     witness: Option<Witness>,
@@ -40,14 +41,40 @@ pub(super) struct Conn {
 
 /// Tells that the task which drives a connection has ended, whatever ended it, and its socket with it.
 struct Ended {
-    closed: Arc<AtomicBool>,
+    closed: Arc<Closed>,
     gap: Option<Arc<Gap>>,
     _permit: Arc<Permit>,
 }
 
+/// Whether a connection has ended.
+#[derive(Default)]
+struct Closed {
+    is: AtomicBool,
+    now: Notify,
+}
+
+impl Closed {
+    fn close(&self) {
+        self.is.store(true, Ordering::Release);
+        self.now.notify_waiters();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is.load(Ordering::Acquire)
+    }
+
+    async fn wait(&self) {
+        let mut now = std::pin::pin!(self.now.notified());
+        now.as_mut().enable();
+        if !self.is_closed() {
+            now.await;
+        }
+    }
+}
+
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.close();
         if let Some(gap) = &self.gap {
             gap.tell();
         }
@@ -87,7 +114,7 @@ impl Conn {
         let made = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (mut handle, driver) = made.map_err(failed)?;
         let gap = purpose.tracking.as_ref().map(Tracking::gap);
-        let closed = Arc::new(AtomicBool::new(false));
+        let closed = Arc::new(Closed::default());
         let ended = Ended { closed: Arc::clone(&closed), gap: gap.clone(), _permit: permit };
         let driver = tokio::spawn(async move {
             // Dropped after the driver, which has the socket.
@@ -165,6 +192,11 @@ impl Conn {
         answers
     }
 
+    /// Returns when the connection has ended. A command that is handed over just then may be lost without a word.
+    pub(super) async fn ended(&self) {
+        self.closed.wait().await;
+    }
+
     fn heard(&self) {
         if self.silences.load(Ordering::Relaxed) != 0 {
             self.silences.store(0, Ordering::Relaxed);
@@ -186,11 +218,11 @@ impl Connection for Conn {
     }
 
     fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.is_closed()
     }
 
     fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.close();
         if let Some(gap) = &self.gap {
             gap.tell();
         }

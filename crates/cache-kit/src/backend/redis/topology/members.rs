@@ -130,7 +130,7 @@ impl Members {
 
     /// Connects to every primary, and tells what is wrong with the first one that fails.
     pub(super) async fn verify(self: &Arc<Self>) -> Result<()> {
-        let ranges = self.ask().await?;
+        let ranges = self.ask(Asked::Verified).await?;
         let map = self.adopt(&ranges);
         for shard in &map.shards {
             shard.primary.verify().await?;
@@ -211,7 +211,7 @@ impl Members {
         {
             return Err(error.clone());
         }
-        match self.ask().await {
+        match self.ask(Asked::IfUp).await {
             Ok(ranges) => {
                 *failed = None;
                 self.asked_now();
@@ -240,7 +240,7 @@ impl Members {
             sleep(pause).await;
             let Some(members) = refreshing.0.upgrade() else { return };
             // Who finds nobody to ask keeps the map that there is; the next failure asks again.
-            let asked = members.ask().await;
+            let asked = members.ask(Asked::IfUp).await;
             members.asked_now();
             if let Ok(ranges) = asked {
                 members.adopt(&ranges);
@@ -256,7 +256,7 @@ impl Members {
     }
 
     /// The map as some node knows it.
-    async fn ask(self: &Arc<Self>) -> Result<Vec<Range>> {
+    async fn ask(self: &Arc<Self>, asked: Asked) -> Result<Vec<Range>> {
         let known = self.map.load_full();
         let mut candidates: Vec<Arc<Node>> = known.iter().flat_map(|map| map.nodes().cloned()).collect();
         fastrand::shuffle(&mut candidates);
@@ -271,6 +271,9 @@ impl Members {
         }
         let deadline = self.common.settings.operation_timeout.max(Duration::from_millis(500));
         let asking = candidates.into_iter().map(|node| async move {
+            if asked == Asked::Verified {
+                node.verify().await?;
+            }
             let mut command = cmd("CLUSTER");
             command.arg("SLOTS");
             let answer = node.send("connect", Instant::now() + deadline, &command).await?;
@@ -329,6 +332,15 @@ impl Members {
     fn lock_nodes(&self) -> MutexGuard<'_, HashMap<Address, Arc<Node>>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Which nodes are asked for the map.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Those that are not known to be down.
+    IfUp,
+    /// All of them, each after it was connected to, whatever is known of it.
+    Verified,
 }
 
 /// Somebody is asking for the map. Ends with the runtime that it is done on.
