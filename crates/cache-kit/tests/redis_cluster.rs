@@ -7,8 +7,8 @@
 mod common;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,14 +46,19 @@ struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<(u64, u64, Duration)>>,
     wrong: Arc<AtomicU64>,
+    /// The first one, to be read where there should be none.
+    error: Arc<Mutex<Option<cache_kit::Error>>>,
 }
 
 impl Load {
     fn start(backend: &RedisBackend, tasks: u64) -> Self {
         let (stop, wrong) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let error = Arc::new(Mutex::new(None));
+        let first = Arc::clone(&error);
         let tasks = (0..tasks)
             .map(|task| {
                 let (backend, stop, wrong) = (backend.clone(), Arc::clone(&stop), Arc::clone(&wrong));
+                let first = Arc::clone(&first);
                 tokio::spawn(async move {
                     let (mut done, mut failed, mut longest) = (0_u64, 0_u64, Duration::ZERO);
                     while !stop.load(Ordering::Relaxed) {
@@ -67,7 +72,10 @@ impl Load {
                         if got.as_ref().is_ok_and(|got| got.as_ref().is_some_and(|value| *value != key)) {
                             wrong.fetch_add(1, Ordering::Relaxed);
                         }
-                        failed += u64::from(set.is_err()) + u64::from(got.is_err());
+                        for error in [set.err(), got.err()].into_iter().flatten() {
+                            failed += 1;
+                            first.lock().unwrap().get_or_insert(error);
+                        }
                         done += 1;
                         tokio::task::yield_now().await;
                     }
@@ -75,7 +83,7 @@ impl Load {
                 })
             })
             .collect();
-        Self { stop, tasks, wrong }
+        Self { stop, tasks, wrong, error }
     }
 
     /// How many rounds were made, how many operations have failed, and the longest.
@@ -229,9 +237,10 @@ async fn resharding_under_load_fails_nothing() {
         }
     });
     bounded(moved).await.unwrap();
+    let error = Arc::clone(&load.error);
     let (done, failed, longest) = load.stop().await;
     println!("100 slots moved under {done} rounds: {failed} failed, longest {longest:?}");
-    assert_eq!(failed, 0);
+    assert_eq!(failed, 0, "{:?}", error.lock().unwrap());
     assert!(done > 100);
 }
 

@@ -1,5 +1,7 @@
 //! Moving slots from one node to another.
 
+use std::time::{Duration, Instant};
+
 use crate::redis::cluster::RedisCluster;
 use crate::redis::reply::Reply;
 
@@ -7,6 +9,8 @@ use crate::redis::reply::Reply;
 const BATCH: usize = 100;
 /// For one such command, in milliseconds.
 const MIGRATION: &str = "5000";
+/// After so long nodes that have not taken over a move are told again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl RedisCluster {
     /// Begins to move a slot: its node then sends clients on with `ASK` for keys that it does not have, and `to` takes
@@ -60,11 +64,22 @@ impl RedisCluster {
     pub fn end_move(&self, slot: u16, to: usize) {
         let from = self.primary_of(slot);
         let others = self.primaries().into_iter().filter(|node| ![from, to].contains(node));
+        let order = |node| self.order(node, &format!("CLUSTER SETSLOT {slot} NODE {}", self.ids[to]));
         // The new one first: if only the old one knew, nobody would serve the slot.
-        for node in [to, from].into_iter().chain(others) {
-            self.order(node, &format!("CLUSTER SETSLOT {slot} NODE {}", self.ids[to]));
-        }
-        self.wait_for(&format!("node {to} has slot {slot}"), || self.all_name(slot, to));
+        [to, from].into_iter().chain(others).for_each(order);
+        // News of before, still under way between the nodes, can take the slot back on one of them; whoever runs a
+        // cluster tells it again then.
+        let mut told = Instant::now();
+        self.wait_for(&format!("node {to} has slot {slot}"), || {
+            if self.all_name(slot, to) {
+                return true;
+            }
+            if told.elapsed() > AGAIN {
+                told = Instant::now();
+                self.primaries().into_iter().filter(|node| !self.names(*node, slot, to)).for_each(order);
+            }
+            false
+        });
     }
 
     /// Moves a slot with its keys.

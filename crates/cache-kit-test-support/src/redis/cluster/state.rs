@@ -107,6 +107,11 @@ impl RedisCluster {
         !views.is_empty() && views.iter().all(|(_, view)| self.owner(view, slot) == Some(node))
     }
 
+    /// True when this node says that the other one serves the slot.
+    pub(super) fn names(&self, node: usize, slot: u16, owner: usize) -> bool {
+        self.views().iter().any(|(at, view)| *at == node && self.owner(view, slot) == Some(owner))
+    }
+
     /// The nodes that answer and are primaries.
     pub(super) fn primaries(&self) -> Vec<usize> {
         let is_primary = |view: &View| view.myself().is_some_and(|myself| myself.is("master"));
