@@ -177,7 +177,7 @@ impl Dialer {
         match &self.settings.tls {
             Some(tls) => {
                 // Shorter than the whole, so that what it was that took so long can be said.
-                tls.connect(&self.address, stream, self.settings.connection_timeout * 4 / 5).await
+                tls.connect(&self.address, stream, self.settings.connection_timeout.mul_f64(0.8)).await
             }
             None => Ok(stream),
         }

@@ -18,6 +18,10 @@ use crate::tls::Tls;
 /// and at 64 tasks than with one, where `bench/src/bin/memcached.rs` measured. Further ones gain nothing.
 const SECOND_FROM: usize = 8;
 const ONE_MORE_PER: usize = 16_384;
+/// Bounds the wait for a sign of life, unless operations may take longer.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// Longer is a mistake, and more than can be added to the time of day.
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// All settings of a [`Client`].
 ///
@@ -162,6 +166,9 @@ impl ClientBuilder {
             if timeout.is_zero() {
                 return Err(Error::config(format!("{name} is zero")).with_hint("give it some milliseconds"));
             }
+            if timeout > LONGEST {
+                return Err(Error::config(format!("{name} is longer than a day")));
+            }
         }
         let ring = Ring::new(self.servers.iter().map(Server::on_ring), self.distribution)
             .map_err(|error| Error::config(error.to_string()))?;
@@ -171,6 +178,7 @@ impl ClientBuilder {
             dial: dialing.connection_timeout,
             second_from: SECOND_FROM,
             one_more_per: ONE_MORE_PER,
+            sign_of_life: SIGN_OF_LIFE.max(dialing.operation_timeout),
         };
         let dialing = Arc::new(self.dialing);
         let servers = self

@@ -38,7 +38,7 @@ pub trait Connection: Send + Sync + 'static {
     fn close(&self);
     /// A caller's deadline has passed without an answer; true if that makes the connection suspect.
     fn silent(&self) -> bool;
-    /// Whether the server has answered anything since this was last asked.
+    /// Whether the other side has sent or taken bytes since this was last asked.
     fn was_heard(&self) -> bool;
     /// Asks the server for a sign of life; false if it is there and yet of no use any more. The pool bounds the time.
     fn ping(&self) -> impl Future<Output = bool> + Send;
@@ -68,6 +68,8 @@ pub struct Limits {
     pub second_from: usize,
     /// And one more for each further so many.
     pub one_more_per: usize,
+    /// Bounds the wait for a sign of life, which each connection is asked for twice a second.
+    pub sign_of_life: Duration,
 }
 
 /// Why there is no connection to use.
@@ -433,7 +435,8 @@ impl<C: Connector> Drop for Dialing<C> {
                 pool.add(&conn);
                 // Ends with this runtime, as the connection does that was made on it.
                 if let Ok(runtime) = Handle::try_current() {
-                    runtime.spawn(pulse(Weak::clone(&self.pool), Arc::downgrade(&conn)));
+                    let bound = pool.limits.sign_of_life;
+                    runtime.spawn(pulse(Weak::clone(&self.pool), Arc::downgrade(&conn), bound));
                 }
                 pool.breaker.succeeded();
                 let mut dials = pool.lock_dials();

@@ -13,7 +13,14 @@ use cache_kit_net::{Connection, DialFailure, Limits, Pool, Report, Unavailable};
 use toy::{Server, ToServer, ask, until};
 
 fn limits(least: usize, most: usize) -> Limits {
-    Limits { most, least, dial: Duration::from_secs(5), second_from: 64, one_more_per: 64 }
+    Limits {
+        most,
+        least,
+        dial: Duration::from_secs(5),
+        second_from: 64,
+        one_more_per: 64,
+        sign_of_life: Duration::from_secs(1),
+    }
 }
 
 fn pool(server: &Server, limits: Limits) -> Arc<Pool<ToServer>> {

@@ -286,6 +286,30 @@ async fn when_a_primary_dies_the_others_serve_on_and_its_replica_is_used_when_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_about_no_key_reaches_the_primaries_of_now_though_nothing_has_told_of_them() {
+    let cluster = Arc::new(RedisCluster::start());
+    let backend = backend(&cluster);
+    let theirs = keys_of(&cluster, 0, 1);
+    backend.set(&theirs[0], Bytes::new(), None).await.unwrap();
+    assert!(backend.health_check().await.unwrap());
+    let slot = cluster.slot(&theirs[0]);
+    let failing = Arc::clone(&cluster);
+    let replica = cluster.replica_of(slot).unwrap();
+    bounded(tokio::task::spawn_blocking(move || failing.fail_over_to(replica))).await.unwrap();
+    // No operation on a key in between. The old primary is a replica, and takes no flush.
+    backend.clear_all().await.unwrap();
+    let left: u64 = cluster.nodes().iter().map(|node| node.command("DBSIZE").parse::<u64>().unwrap()).sum();
+    assert_eq!(left, 0);
+    cluster.wait_until_ok();
+    cluster.kill(replica);
+    let failing = Arc::clone(&cluster);
+    let promoted = tokio::task::spawn_blocking(move || failing.wait_for_new_primary(slot, replica));
+    bounded(promoted).await.unwrap();
+    let well = async || backend.health_check().await.is_ok_and(|well| well);
+    common::until("health, asked for by nobody but the check", 5 * RECOVERY, well).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_planned_failover_is_followed_within_the_deadline() {
     let cluster = Arc::new(RedisCluster::start());
     let backend = patient(&cluster);

@@ -166,6 +166,26 @@ async fn a_link_that_is_dead_is_noticed_within_two_seconds_though_nobody_calls()
     common::until("the server", Duration::from_secs(3), async || set(&backend).await.is_ok()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_takes_long_to_come_is_a_sign_of_life_itself() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.addr());
+    let builder = RedisBackend::builder_from_url(&format!("redis://{}", proxy.addr())).unwrap();
+    let backend = builder.operation_timeout(Duration::from_millis(900)).build().unwrap();
+    let large = Bytes::from(vec![7_u8; 6 << 20]);
+    backend.set("large", large.clone(), None).await.unwrap();
+    // Two and a half seconds: more than a sign of life may take, and than an operation of another caller may.
+    proxy.set(Direction::ToClient, Fault::Throttle { bytes_per_second: 2_500_000 });
+    let before = connections_received(&server);
+    let slow = backend.get("large").await;
+    assert!(slow.is_err_and(|error| error.kind() == ErrorKind::Timeout), "its own deadline");
+    let came = async || proxy.received(Direction::ToClient) == proxy.forwarded(Direction::ToClient);
+    common::until("the large value", Duration::from_secs(20), came).await;
+    proxy.clear();
+    common::until("the server", Duration::from_secs(3), async || set(&backend).await.is_ok()).await;
+    assert_eq!(connections_received(&server) - before, 1, "that of the count itself");
+}
+
 #[test]
 fn the_least_rights_in_the_documentation_are_those_that_the_suite_runs_under() {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

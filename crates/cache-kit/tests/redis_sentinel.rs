@@ -138,6 +138,26 @@ async fn sentinels_that_are_down_are_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_that_has_forgotten_the_primary_or_names_another_one_is_outvoted() {
+    let sentinels = RedisSentinels::start();
+    let elsewhere = RedisServer::start();
+    let (name, odd) = (sentinels.name(), &sentinels.sentinels()[0]);
+    odd.command(&format!("SENTINEL REMOVE {name}"));
+    for _ in 0..10 {
+        let backend = backend(&sentinels);
+        backend.connect().await.unwrap();
+        assert!(set(&backend).await);
+    }
+    odd.command(&format!("SENTINEL MONITOR {name} 127.0.0.1 {} 2", elsewhere.port()));
+    let backend = backend(&sentinels);
+    for _ in 0..200 {
+        assert!(set(&backend).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(elsewhere.command("DBSIZE"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinels_and_servers_have_credentials_of_their_own() {
     let sentinels = RedisSentinels::builder().password("data").sentinel_password("watch").start();
     let addresses = sentinels.sentinel_addrs();

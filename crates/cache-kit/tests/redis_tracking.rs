@@ -155,8 +155,10 @@ async fn a_prefix_is_not_told_and_bounds_what_is() {
     server.command("DEL mine:k");
     assert_eq!(next(&mut invalidations).await, one("k"));
     let tracked = RedisTracked::Prefixes(vec!["user:".to_owned(), "product:".to_owned()]);
-    let (_tracker, mut invalidations) = backend.track(tracked).unwrap();
+    let (tracker, mut invalidations) = backend.track(tracked).unwrap();
     assert_eq!(next(&mut invalidations).await, RedisInvalidation::Gap(RedisGap::Armed));
+    let error = tracker.get("order:1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "nothing would be told of it: {error}");
     server.command("MSET mine:user:1 a user:1 b mine:other:1 c mine:product:1 d mine:user:2 e");
     let mut told = Vec::new();
     while told.len() < 3 {
@@ -424,6 +426,28 @@ async fn a_failover_behind_sentinels_is_a_gap_and_the_new_primary_tells() {
     common::until("the new primary", Duration::from_secs(5), again).await;
     sentinels.servers()[sentinels.primary()].command("DEL k");
     assert_eq!(next(&mut invalidations).await, one("k"));
+}
+
+#[test]
+fn a_subscription_goes_on_when_the_runtime_that_it_was_made_on_is_gone() {
+    let server = RedisServer::start();
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let backend = backend(&server.url());
+    let first = runtime();
+    let (_tracker, mut invalidations) = first.block_on(async {
+        let tracked = RedisTracked::Prefixes(vec!["user:".to_owned()]);
+        let (tracker, mut invalidations) = backend.track(tracked).unwrap();
+        assert_eq!(next(&mut invalidations).await, RedisInvalidation::Gap(RedisGap::Armed));
+        (tracker, invalidations)
+    });
+    drop(first);
+    runtime().block_on(async {
+        assert_eq!(next(&mut invalidations).await, RedisInvalidation::Gap(RedisGap::Lost));
+        assert_eq!(next(&mut invalidations).await, RedisInvalidation::Gap(RedisGap::Armed));
+        server.command("SET user:1 v");
+        assert_eq!(next(&mut invalidations).await, one("user:1"));
+    });
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ pub(super) struct Driver<P: Protocol> {
     output: Vec<u8>,
     written: usize,
     must_flush: bool,
+    /// What is to be written had to wait.
+    waited: bool,
     /// The tasks that can run have had their turn, and have left their requests.
     has_yielded: bool,
     // The socket is closed before its permit is given back: fields are dropped in this order.
@@ -46,6 +48,7 @@ impl<P: Protocol> Driver<P> {
             output: Vec::new(),
             written: 0,
             must_flush: false,
+            waited: false,
             has_yielded: false,
             io,
             _permit: permit,
@@ -58,7 +61,10 @@ impl<P: Protocol> Driver<P> {
         loop {
             match self.fill_input(cx) {
                 Poll::Ready(Ok(0)) => return Err(Lost::Closed),
-                Poll::Ready(Ok(_)) => answered += self.hand_out()?,
+                Poll::Ready(Ok(_)) => {
+                    self.queue.moved();
+                    answered += self.hand_out()?;
+                }
                 Poll::Ready(Err(error)) => return Err(Lost::Io(error.kind())),
                 Poll::Pending => return Ok(answered),
             }
@@ -138,11 +144,18 @@ impl<P: Protocol> Driver<P> {
             match self.io.poll_write(cx, &self.output[self.written..]) {
                 Poll::Ready(Ok(0)) => return Err(Lost::Closed),
                 Poll::Ready(Ok(count)) => {
+                    // The other side has taken what had filled the way.
+                    if std::mem::take(&mut self.waited) {
+                        self.queue.moved();
+                    }
                     self.written += count;
                     self.must_flush = true;
                 }
                 Poll::Ready(Err(error)) => return Err(Lost::Io(error.kind())),
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    self.waited = true;
+                    return Ok(());
+                }
             }
         }
     }

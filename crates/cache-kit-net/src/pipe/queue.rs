@@ -48,7 +48,7 @@ pub(super) struct Queue<P: Protocol> {
     bytes: AtomicUsize,
     closed: AtomicBool,
     silences: AtomicU32,
-    /// Something has come since this was last looked at.
+    /// Bytes came or went since this was last looked at.
     heard: AtomicBool,
     /// Told when calls have ended or bytes were written, for those who wait for room.
     pub(super) room: Notify,
@@ -182,18 +182,22 @@ impl<P: Protocol> Queue<P> {
         self.calls.store(state.slots.len(), Ordering::Relaxed);
     }
 
-    /// Whether something has come since this was last asked.
+    /// Whether bytes came, or went that had to wait, since this was last asked.
     pub(super) fn was_heard(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Bytes came, or went that had to wait.
+    pub(super) fn moved(&self) {
+        if !self.heard.load(Ordering::Relaxed) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Answers were handed out.
     pub(super) fn heard(&self) {
         if self.silences.load(Ordering::Relaxed) != 0 {
             self.silences.store(0, Ordering::Relaxed);
-        }
-        if !self.heard.load(Ordering::Relaxed) {
-            self.heard.store(true, Ordering::Relaxed);
         }
         self.room.notify_waiters();
     }

@@ -10,20 +10,25 @@ use super::{Connection as _, Connector, Pool};
 /// Each connection is asked for a sign of life this often, whether or not there is traffic: a server that answers may be
 /// one that the connection was not made to any more.
 const PULSE: Duration = Duration::from_millis(500);
-/// And is dropped when none comes within this time. A dead link shows within the sum of the two and half of the first.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
-
-/// Looks after one connection until it ends.
-pub(super) async fn pulse<C: Connector>(pool: Weak<Pool<C>>, conn: Weak<C::Conn>) {
+/// Looks after one connection until it ends. One whose other side has neither sent nor taken a byte for as long as the bound is dropped: a dead
+/// link shows within that and half a second.
+pub(super) async fn pulse<C: Connector>(pool: Weak<Pool<C>>, conn: Weak<C::Conn>, bound: Duration) {
     loop {
         tokio::time::sleep(PULSE).await;
         let Some(conn) = conn.upgrade() else { return };
         if conn.is_closed() {
             return;
         }
-        // A server that is busy with what others have asked for may answer them and not this one yet.
+        // The answer may have to wait behind a large one that is still under way.
         let _before = conn.was_heard();
-        let alive = timeout(SIGN_OF_LIFE, conn.ping()).await.unwrap_or_else(|_| conn.was_heard());
+        let alive = match timeout(bound, conn.ping()).await {
+            Ok(alive) => alive,
+            Err(_) => {
+                // Whoever drives the connection may not have had its turn yet.
+                tokio::task::yield_now().await;
+                conn.was_heard()
+            }
+        };
         if !alive {
             if let Some(pool) = pool.upgrade() {
                 pool.suspect(&conn);

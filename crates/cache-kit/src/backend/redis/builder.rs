@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 const PORT: u16 = 6_379;
 /// Sentinel's own port.
 const SENTINEL_PORT: u16 = 26_379;
+/// Longer is a mistake, and more than can be added to the time of day.
+const LONGEST: Duration = Duration::from_secs(86_400);
 /// How long an operation may take.
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -107,9 +109,9 @@ impl RedisBuilder {
         self
     }
 
-    /// Uses the primary of this name that these sentinels (`host`, `host:port`; port 26379 if none is given) agree on,
-    /// instead of host and port, and follows it. One of them is asked twice a second whether it still is, over a
-    /// connection that `pool_size` does not count.
+    /// Uses the primary of this name that most of these sentinels (`host`, `host:port`; port 26379 if none is given) name,
+    /// instead of host and port, and follows it. For each connection to it they are asked twice a second whether it
+    /// still is, over one connection to each sentinel that `pool_size` does not count.
     pub fn sentinels<S: Into<String>>(
         mut self,
         sentinels: impl IntoIterator<Item = S>,
@@ -127,7 +129,8 @@ impl RedisBuilder {
     }
 
     /// The replicas (`host`, `host:port`) of the server that [`RedisConfig`] names, to [read from](Self::read_from): the
-    /// reader endpoint of a managed service, for example. Clusters and sentinels name theirs themselves.
+    /// reader endpoint of a managed service, for example. Clusters and sentinels name theirs themselves. Each may be
+    /// connected to as often as `pool_size` says.
     pub fn replicas<S: Into<String>>(mut self, replicas: impl IntoIterator<Item = S>) -> Self {
         self.replicas = replicas.into_iter().map(Into::into).collect();
         self
@@ -214,6 +217,12 @@ impl RedisBuilder {
         }
         if self.operation_timeout.is_zero() {
             return refuse("operation_timeout is zero", "500 ms is the default");
+        }
+        if config.connection_timeout > LONGEST {
+            return refuse("connection_timeout is longer than a day", "5 s is the default");
+        }
+        if self.operation_timeout > LONGEST {
+            return refuse("operation_timeout is longer than a day", "500 ms is the default");
         }
         if config.username.is_some() && config.password.is_none() {
             return refuse("username without a password", "set both, or neither");
@@ -332,6 +341,8 @@ mod tests {
         assert!(refused(|b| b.config.pool_size = 0).contains("pool_size"));
         assert!(refused(|b| b.config.connection_timeout = Duration::ZERO).contains("connection_timeout"));
         assert!(refused(|b| b.operation_timeout = Duration::ZERO).contains("operation_timeout"));
+        assert!(refused(|b| b.operation_timeout = Duration::MAX).contains("operation_timeout"));
+        assert!(refused(|b| b.config.connection_timeout = Duration::MAX).contains("connection_timeout"));
         assert!(refused(|b| b.config.username = Some("u".into())).contains("username"));
     }
 

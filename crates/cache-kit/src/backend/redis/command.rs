@@ -16,7 +16,7 @@ impl RedisBackend {
     ///
     /// Say which arguments are keys: they get the backend's [prefix](super::RedisBuilder::prefix). The connections
     /// are shared, so commands that change the state of a connection (`SUBSCRIBE`, `MULTI`, `WATCH`, `SELECT`,
-    /// `AUTH`, `CLIENT REPLY`, blocking ones such as `BLPOP`) are refused; [`transaction`](Self::transaction) makes
+    /// `AUTH`, `CLIENT REPLY`, `READONLY`, blocking ones such as `BLPOP`, `WAIT` and `XREAD BLOCK`) are refused; [`transaction`](Self::transaction) makes
     /// many commands one. In a cluster a command goes to the node that has its first key, and one without keys to any of
     /// the primaries.
     ///
@@ -32,6 +32,8 @@ impl RedisBackend {
             command: cmd(name),
             name: name.to_ascii_uppercase(),
             keys: Vec::new(),
+            first: None,
+            blocks: false,
         }
     }
 
@@ -49,7 +51,8 @@ impl RedisBackend {
 }
 
 /// Commands that would change the connection under everybody else, or hold it up.
-const REFUSED: [&str; 22] = [
+const REFUSED: [&str; 27] = [
+    "ASKING",
     "AUTH",
     "BLMOVE",
     "BLMPOP",
@@ -66,19 +69,32 @@ const REFUSED: [&str; 22] = [
     "MULTI",
     "PSUBSCRIBE",
     "QUIT",
+    "READONLY",
+    "READWRITE",
     "RESET",
     "SELECT",
     "SSUBSCRIBE",
     "SUBSCRIBE",
     "UNWATCH",
+    "WAIT",
+    "WAITAOF",
     "WATCH",
 ];
 
-fn check(name: &str) -> Result<()> {
-    if REFUSED.contains(&name) {
+/// Of `CLIENT`: what would keep answers back, or send others than were asked for.
+const REFUSED_OF_CLIENT: [&str; 5] = ["CACHING", "NO-EVICT", "NO-TOUCH", "REPLY", "TRACKING"];
+
+fn check(command: &RedisCommand) -> Result<()> {
+    let RedisCommand { name, first, blocks, .. } = command;
+    let first = first.as_deref().unwrap_or_default();
+    let of_client = name == "CLIENT" && REFUSED_OF_CLIENT.contains(&first);
+    if REFUSED.contains(&name.as_str()) || of_client || *blocks {
         return Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("{name} is not for a connection that is shared"),
+            match of_client {
+                true => format!("CLIENT {first} is not for a connection that is shared"),
+                false => format!("{name} is not for a connection that is shared"),
+            },
         )
         .with_backend(NAME)
         .with_operation("command")
@@ -95,6 +111,10 @@ pub struct RedisCommand {
     name: String,
     /// As they are on the server.
     keys: Vec<String>,
+    /// The first argument that is no key, in capitals.
+    first: Option<String>,
+    /// It waits for something to happen.
+    blocks: bool,
 }
 
 impl RedisCommand {
@@ -108,14 +128,23 @@ impl RedisCommand {
 
     /// An argument that is no key, as its text.
     pub fn arg(mut self, arg: impl fmt::Display) -> Self {
-        self.command.arg(arg.to_string());
+        let arg = arg.to_string();
+        self.look_at(arg.as_bytes());
+        self.command.arg(arg);
         self
     }
 
     /// An argument that is no key, as bytes.
     pub fn bytes(mut self, arg: impl AsRef<[u8]>) -> Self {
+        self.look_at(arg.as_ref());
         self.command.arg(arg.as_ref());
         self
+    }
+
+    fn look_at(&mut self, arg: &[u8]) {
+        let is_stream = matches!(self.name.as_str(), "XREAD" | "XREADGROUP");
+        self.blocks |= is_stream && arg.eq_ignore_ascii_case(b"BLOCK");
+        self.first.get_or_insert_with(|| String::from_utf8_lossy(arg).to_ascii_uppercase());
     }
 
     /// Sends the command and waits for the answer, within the deadline of an operation. **Cancel-safe**: the command
@@ -125,7 +154,7 @@ impl RedisCommand {
     /// The server's, and those of every operation; [`InvalidInput`](ErrorKind::InvalidInput) for a command that
     /// is not for a connection that is shared.
     pub async fn run(self) -> Result<RedisValue> {
-        check(&self.name)?;
+        check(&self)?;
         let topology = &self.backend.shared.topology;
         let answer = match self.keys.first() {
             Some(key) => topology.send("command", key, &self.command).await?,
@@ -154,7 +183,7 @@ pub struct RedisPipeline {
 impl RedisPipeline {
     /// Adds a command.
     pub fn then(mut self, command: RedisCommand) -> Self {
-        if let Err(error) = check(&command.name) {
+        if let Err(error) = check(&command) {
             self.refused.get_or_insert(error);
         }
         self.commands.push(command);
@@ -275,6 +304,42 @@ impl From<Value> for RedisValue {
             // Big numbers, whose type depends on a feature that others may switch on, are not in the protocol that
             // our connections speak.
             _ => Self::Nil,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::RedisConfig;
+
+    #[tokio::test]
+    async fn what_would_mix_up_answers_or_hold_them_up_is_refused_before_anything_is_sent() {
+        // Nobody is there: what is not refused is an error of another kind.
+        let config = RedisConfig { host: "127.0.0.1".into(), port: 1, ..RedisConfig::default() };
+        let backend = RedisBackend::new(config).unwrap();
+        for words in [
+            "CLIENT REPLY SKIP",
+            "client tracking on",
+            "CLIENT NO-EVICT on",
+            "READONLY",
+            "ASKING",
+            "WAIT 1 0",
+            "BLPOP k 0",
+            "XREAD BLOCK 0 STREAMS s $",
+            "XREADGROUP GROUP g c block 0 STREAMS s >",
+        ] {
+            let mut words = words.split(' ');
+            let command = backend.command(words.next().unwrap());
+            let command = words.fold(command, RedisCommand::arg);
+            let error = command.run().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
+        for words in ["CLIENT ID", "XREAD COUNT 1 STREAMS s 0", "GET k"] {
+            let mut words = words.split(' ');
+            let command = backend.command(words.next().unwrap());
+            let error = words.fold(command, RedisCommand::arg).run().await.unwrap_err();
+            assert_ne!(error.kind(), ErrorKind::InvalidInput, "{error}");
         }
     }
 }

@@ -30,7 +30,9 @@ pub struct RedisConfig {
     pub database: u32,
     /// The most connections that are ever open. Default: 16. A few are enough for thousands of concurrent
     /// callers, since connections are shared; more are opened only under load. In a cluster each node gets an equal
-    /// share, and at least one.
+    /// share, and at least one. Not counted are one connection for each
+    /// [subscription](super::RedisBackend::track) and primary, one to each sentinel, and those to replicas, each of which
+    /// may have as many.
     pub pool_size: u32,
     /// Bounds one attempt to connect, the greeting included. Default: 5 s.
     pub connection_timeout: Duration,

@@ -1,7 +1,7 @@
 //! One connection: how it is made, and how it ends.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cache_kit_net::{Address, Connection, DialError, Permit, Stream, dial};
 use redis::aio::MultiplexedConnection;
@@ -13,7 +13,8 @@ use super::NAME;
 use super::coalesce::Batch;
 use super::credentials::RedisCredentials;
 use super::error::{Blame, blame, convert};
-use super::greeting::{Greeting, ServerMode};
+use super::greeting::{Greeting, Role, ServerMode};
+use super::lively::Lively;
 use super::node::Tracking;
 use super::settings::Settings;
 use super::topology::Witness;
@@ -29,20 +30,21 @@ pub(super) struct Conn {
     driver: Driver,
     in_flight: AtomicUsize,
     silences: AtomicU32,
-    heard: AtomicBool,
     closed: Arc<Closed>,
     greeting: Greeting,
     /// By whose word the server is the primary.
     witness: Option<Witness>,
     /// Whoever listens is told that it has ended.
-    gap: Option<Arc<Gap>>,
+    gap: Arc<OnceLock<Gap>>,
+    /// The other side has sent or taken bytes since this was last looked at.
+    alive: Arc<AtomicBool>,
     batch: Batch,
 }
 
 /// Tells that the task which drives a connection has ended, whatever ended it, and its socket with it.
 struct Ended {
     closed: Arc<Closed>,
-    gap: Option<Arc<Gap>>,
+    gap: Arc<OnceLock<Gap>>,
     _permit: Arc<Permit>,
 }
 
@@ -75,7 +77,7 @@ impl Closed {
 impl Drop for Ended {
     fn drop(&mut self) {
         self.closed.close();
-        if let Some(gap) = &self.gap {
+        if let Some(gap) = self.gap.get() {
             gap.tell();
         }
     }
@@ -101,6 +103,7 @@ impl Conn {
         let credentials = settings.credentials.get().await?;
         let mut info = connection_info(credentials).set_db(i64::from(settings.database));
         let (stream, late) = connect(address, settings).await?;
+        let (stream, alive) = Lively::new(stream);
         let failed = |error| greeting_failed(address, settings.database, &late, error);
         // Deadlines are ours: they cover the wait for a connection too.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -113,9 +116,10 @@ impl Conn {
         };
         let made = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (mut handle, driver) = made.map_err(failed)?;
-        let gap = purpose.tracking.as_ref().map(Tracking::gap);
+        // From when it tells of changes on.
+        let gap = Arc::new(OnceLock::new());
         let closed = Arc::new(Closed::default());
-        let ended = Ended { closed: Arc::clone(&closed), gap: gap.clone(), _permit: permit };
+        let ended = Ended { closed: Arc::clone(&closed), gap: Arc::clone(&gap), _permit: permit };
         let driver = tokio::spawn(async move {
             // Dropped after the driver, which has the socket.
             let _ended = ended;
@@ -126,13 +130,17 @@ impl Conn {
         let driver = Driver(driver);
         let answers = handle.send_packed_commands(&Greeting::questions(), 0, 3).await;
         let greeting = answers.and_then(|answers| Greeting::read(&answers)).map_err(failed)?;
-        if purpose.reads_only && greeting.mode == ServerMode::Cluster {
-            handle.send_packed_command(&cmd("READONLY")).await.map_err(failed)?;
+        // Not to a primary: once it is one no more, scripts would run on it.
+        if purpose.reads_only && greeting.mode == ServerMode::Cluster && greeting.role == Role::Replica {
+            let answer = handle.send_packed_command(&cmd("READONLY")).await.map_err(failed)?;
+            if let Value::ServerError(error) = answer {
+                return Err(failed(error.into()));
+            }
         }
         if let Some(tracking) = &purpose.tracking {
             match handle.send_packed_command(&tracking.command()).await.map_err(failed)? {
                 Value::ServerError(error) => return Err(failed(error.into())),
-                _ => tracking.armed(),
+                _ => drop(gap.get_or_init(|| tracking.armed())),
             }
         }
         Ok(Self {
@@ -140,11 +148,11 @@ impl Conn {
             driver,
             in_flight: AtomicUsize::new(0),
             silences: AtomicU32::new(0),
-            heard: AtomicBool::new(true),
             closed,
             greeting,
             witness: None,
             gap,
+            alive,
             batch: Batch::default(),
         })
     }
@@ -201,9 +209,6 @@ impl Conn {
         if self.silences.load(Ordering::Relaxed) != 0 {
             self.silences.store(0, Ordering::Relaxed);
         }
-        if !self.heard.load(Ordering::Relaxed) {
-            self.heard.store(true, Ordering::Relaxed);
-        }
     }
 
     fn count(&self, callers: usize) -> Count<'_> {
@@ -223,7 +228,7 @@ impl Connection for Conn {
 
     fn close(&self) {
         self.closed.close();
-        if let Some(gap) = &self.gap {
+        if let Some(gap) = self.gap.get() {
             gap.tell();
         }
         self.driver.0.abort();
@@ -234,7 +239,7 @@ impl Connection for Conn {
     }
 
     fn was_heard(&self) -> bool {
-        self.heard.swap(false, Ordering::Relaxed)
+        self.alive.swap(false, Ordering::Relaxed)
     }
 
     /// A server that has got another role is not the one that this connection was made to.
@@ -309,7 +314,7 @@ pub(super) type Late = ();
 async fn secured(address: &Address, settings: &Settings, stream: Stream) -> Result<(Stream, Late)> {
     let Some(tls) = &settings.tls else { return Ok((stream, None)) };
     // Shorter than the whole, so that what it was that took so long can be said.
-    match tls.connect(address, stream, settings.connection_timeout * 4 / 5).await {
+    match tls.connect(address, stream, settings.connection_timeout.mul_f64(0.8)).await {
         Ok((stream, late)) => Ok((stream, Some(late))),
         Err(error) => Err(refused_by_tls(address, error.failure()).with_source(error)),
     }

@@ -12,6 +12,7 @@ mod error;
 mod fence;
 mod greeting;
 mod line;
+mod lively;
 mod node;
 mod settings;
 mod stub;
@@ -51,13 +52,14 @@ const NAME: &str = "redis";
 
 /// How many keys a `SCAN` is asked for at a time.
 const SCAN_COUNT: usize = 1_000;
-/// Where keys may move while somebody looks for them, they are looked for so often, or until none is found.
-const MOST_SCANS: usize = 3;
+/// Where keys may move while somebody looks for them, they are looked for at least and at most so often, and no more once none
+/// is found.
+const SCANS: std::ops::RangeInclusive<usize> = 2..=4;
 
 /// Redis, or what speaks its language: one server, a primary behind sentinels, a cluster.
 ///
-/// Connections are shared: a few serve thousands of concurrent callers, and never more than
-/// [`pool_size`](RedisConfig::pool_size) are open. Each operation ends within the
+/// Connections are shared: a few serve thousands of concurrent callers, and no more than
+/// [`pool_size`](RedisConfig::pool_size) are open to the servers that hold the data. Each operation ends within the
 /// [operation timeout](RedisBuilder::operation_timeout), whatever it waits for. A server that is down costs a
 /// deadline or a refused connection a few times, then microseconds; it is looked for several times a second and
 /// used again as soon as it is back.
@@ -99,7 +101,7 @@ impl RedisBackend {
         RedisBuilder::new(config)
     }
 
-    /// The backend that a URL names; does no I/O.
+    /// The backend that a URL names. Connects to nothing; reads the files that the URL names.
     ///
     /// | URL | servers |
     /// |---|---|
@@ -222,13 +224,15 @@ impl Shared {
     /// Removes the keys that match a pattern of the servers' own keys; how many of them held values.
     async fn unlink_matching(&self, operation: &'static str, pattern: &str) -> Result<u64> {
         let mut removed = 0;
-        for _ in 0..MOST_SCANS {
+        for scan in 1..=*SCANS.end() {
             let before = removed;
-            for node in self.topology.primaries(operation, self.topology.deadline()).await? {
-                removed += self.unlink_matching_on(&node, operation, pattern).await?;
+            for node in self.topology.all_primaries(operation, self.topology.deadline()).await? {
+                let found = self.unlink_matching_on(&node, operation, pattern).await;
+                removed += found.inspect_err(|_| self.topology.suspect())?;
             }
             // A key that moves from a node that was not looked at yet to one that was is missed.
-            if removed == before || !self.topology.keys_may_move() {
+            let again = scan < *SCANS.start() || removed != before;
+            if !self.topology.keys_may_move() || !again {
                 break;
             }
         }

@@ -21,6 +21,8 @@ use super::topology::{Sentinels, Shape, unexpected};
 use super::tracking::Queue;
 use crate::error::{Error, ErrorKind, Result};
 
+/// Bounds the wait for a sign of life, unless operations may take longer.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// Most answers are there by then.
 const SOON: Duration = Duration::from_millis(20);
 /// One connection batches better than two up to here, as `bench/src/bin/redis.rs` measures; beyond, its one task
@@ -142,6 +144,11 @@ impl Node {
             dial: common.settings.connection_timeout,
             second_from: SECOND_FROM,
             one_more_per: ONE_MORE_PER,
+            // Over a tracked connection all depends on what comes unasked, so that one is given less time.
+            sign_of_life: match purpose.tracking {
+                Some(_) => SIGN_OF_LIFE,
+                None => SIGN_OF_LIFE.max(common.settings.operation_timeout),
+            },
         };
         let server = Server { place, purpose, common: Arc::clone(common) };
         Self { connections: Arc::new(cache_kit_net::Pool::new(server, limits)) }

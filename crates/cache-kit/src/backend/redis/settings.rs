@@ -6,7 +6,7 @@ use cache_kit_net::Address;
 
 use super::credentials::{Credentials, RedisCredentials};
 
-/// Where plain reads go: `get`, `mget` and `exists` of a backend, and so what a cache finds before it asks for a lease.
+/// Where plain reads go: `get` and `mget` of a backend, and so what a cache finds before it asks for a lease.
 ///
 /// Everything that changes something goes to the primary, whatever this says: invalidations, leases, fills. So does the
 /// read that goes with taking a lease.

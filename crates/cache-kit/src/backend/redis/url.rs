@@ -185,7 +185,7 @@ fn sentinel_credentials(params: &mut Params<'_>) -> Result<Option<RedisCredentia
     }
 }
 
-/// User and password, each percent-decoded. `:password` and `password@` forms have no user.
+/// User and password, each percent-decoded. `:password` has no user.
 fn userinfo(userinfo: Option<&str>) -> Result<(Option<String>, Option<String>)> {
     let Some(userinfo) = userinfo else { return Ok((None, None)) };
     let decode = |part: &str| {
@@ -267,11 +267,11 @@ mod tests {
         let cluster = from_url("redis+cluster://me:pw@a,b:7,[::1]:8").unwrap();
         assert_eq!(cluster.servers, Named::Cluster(["a", "b:7", "[::1]:8"].map(str::to_owned).into()));
         assert_eq!(cluster.config.username.as_deref(), Some("me"));
-        let url = "valkey+sentinel://pw@a,b/main/3?sentinel_username=w&sentinel_password=s";
+        let url = "valkey+sentinel://:pw@a,b/main/3?sentinel_username=w&sentinel_password=s";
         let sentinel = from_url(url).unwrap();
         let names = ["a", "b"].map(str::to_owned).into();
         assert_eq!(sentinel.servers, Named::Sentinels(names, "main".to_owned()));
-        assert_eq!(sentinel.config.database, 3);
+        assert_eq!((sentinel.config.database, sentinel.config.password.as_deref()), (3, Some("pw")));
         assert_eq!(sentinel.sentinel_credentials.unwrap().password, "s");
     }
 

@@ -20,7 +20,10 @@ use super::{Keyed, unexpected};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A command follows so many redirections, and no more.
-pub(in super::super) const MAX_REDIRECTIONS: usize = 5;
+pub(in super::super) const MAX_REDIRECTIONS: usize = 8;
+/// Two at once: to the node that has the slot, and to the one that it is being moved to. From there on the nodes do not agree,
+/// and are given time to: so many milliseconds at first, doubled each time, half of it drawn at random.
+const AGREE_MILLIS: u64 = 4;
 /// A key whose slot is being moved is asked for again after this long, in milliseconds, drawn at random.
 const TRY_AGAIN_MILLIS: std::ops::Range<u64> = 5..25;
 
@@ -81,7 +84,7 @@ impl Cluster {
     ) -> Result<Answer<Value>> {
         let slot = slot_of(key);
         let mut target = self.target(operation, slot, deadline).await?;
-        for _ in 0..=MAX_REDIRECTIONS {
+        for hop in 0..=MAX_REDIRECTIONS {
             let sent = match target.asking {
                 false => target.node.send(operation, deadline, command).await,
                 true => target.node.send_asking(operation, deadline, command).await,
@@ -89,8 +92,8 @@ impl Cluster {
             let answer = sent.inspect_err(|_| self.members.refresh_soon())?;
             let Err(error) = &answer else { return Ok(answer) };
             match self.follow(error, &target, deadline).await {
-                Some(next) => target = next,
-                None => return Ok(answer),
+                Some(next) if let_them_agree(hop, deadline).await => target = next,
+                _ => return Ok(answer),
             }
         }
         Err(lost_in_redirections(operation))
@@ -106,15 +109,15 @@ impl Cluster {
         Ok(self.target(operation, slot_of(key), deadline).await?.node)
     }
 
-    /// The node that an error of this one says to ask instead, unless that is a question of its own.
+    /// The node that an error of this one says to ask instead, and whether it takes an `ASKING`.
     pub(super) async fn redirected(
         &self,
         error: &RedisError,
         node: &Arc<Node>,
         deadline: Instant,
-    ) -> Option<Arc<Node>> {
+    ) -> Option<(Arc<Node>, bool)> {
         let next = self.follow(error, &Target::primary(Arc::clone(node)), deadline).await?;
-        (!next.asking).then_some(next.node)
+        Some((next.node, next.asking))
     }
 
     /// Sends commands to the nodes that have their keys' slots: those for one node in one exchange, all nodes at the same
@@ -144,6 +147,12 @@ impl Cluster {
         let mut rounds = 0;
         while !pending.is_empty() {
             if rounds > MAX_REDIRECTIONS {
+                for (at, _) in pending {
+                    answers[at] = Some(Err(lost_in_redirections(operation)));
+                }
+                break;
+            }
+            if rounds > 0 && !let_them_agree(rounds - 1, deadline).await {
                 for (at, _) in pending {
                     answers[at] = Some(Err(lost_in_redirections(operation)));
                 }
@@ -228,7 +237,7 @@ impl Cluster {
             .with_hint("give keys that go together the same {tag}"));
         }
         let mut target = self.target(operation, slot, deadline).await?;
-        for _ in 0..=MAX_REDIRECTIONS {
+        for hop in 0..=MAX_REDIRECTIONS {
             // MULTI, what each command is answered when it is queued, and EXEC.
             let sent = target.node.send_all(operation, deadline, pipeline, 0, count + 2).await;
             let answers = sent.inspect_err(|_| self.members.refresh_soon())?;
@@ -241,7 +250,7 @@ impl Cluster {
                 return answers.pop().ok_or_else(|| unexpected(operation));
             };
             match self.follow(&refusal, &target, deadline).await {
-                Some(next) if !next.asking => target = next,
+                Some(next) if !next.asking && let_them_agree(hop, deadline).await => target = next,
                 // One cannot ask for a transaction there: it is refused until the slot has moved.
                 _ => return Err(convert(operation, refusal)),
             }
@@ -281,6 +290,20 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Waits before the redirection after this one is followed; false if there is no time for that.
+pub(in super::super) async fn let_them_agree(hop: usize, deadline: Instant) -> bool {
+    if hop < 2 {
+        return true;
+    }
+    let most = AGREE_MILLIS << (hop - 2);
+    let pause = Duration::from_millis(fastrand::u64(most / 2..=most));
+    if Instant::now() + pause >= deadline {
+        return false;
+    }
+    sleep(pause).await;
+    true
 }
 
 /// Commands that go to one node, in their order.

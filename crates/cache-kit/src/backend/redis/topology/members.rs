@@ -2,7 +2,7 @@
 //! them for all of it soon after.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::super::node::{Common, Node, Place};
 use super::super::settings::RedisReadFrom;
 use super::first::first;
 use super::slots::{Range, SLOTS, read_slots};
+use super::turn::Turn;
 use super::{too_late, unexpected};
 use crate::error::{Error, Result};
 
@@ -37,7 +38,7 @@ pub(super) struct Members {
     nodes: Mutex<HashMap<Address, Arc<Node>>>,
     /// Held by who asks for the map. When that has failed last, and why.
     failed: tokio::sync::Mutex<Option<(Instant, Error)>>,
-    refreshing: AtomicBool,
+    refreshing: Turn,
     /// When the map was last asked for, in milliseconds after `origin`.
     refreshed: AtomicU64,
     origin: Instant,
@@ -88,7 +89,7 @@ impl Members {
             nodes: Mutex::new(nodes.into_iter().collect()),
             found_by,
             failed: tokio::sync::Mutex::new(None),
-            refreshing: AtomicBool::new(false),
+            refreshing: Turn::default(),
             refreshed: AtomicU64::new(0),
             origin: Instant::now(),
             version: AtomicU64::new(0),
@@ -200,6 +201,17 @@ impl Members {
         }
     }
 
+    /// Asks for the map, whether or not there is one.
+    pub(super) async fn reload(self: &Arc<Self>, operation: &'static str, deadline: Instant) -> Result<()> {
+        let Ok(asked) = timeout_at(deadline.into(), self.ask(Asked::IfUp)).await else {
+            return Err(too_late(operation, &self.common.settings));
+        };
+        let ranges = asked.map_err(|error| error.with_operation(operation))?;
+        self.asked_now();
+        self.adopt(&ranges);
+        Ok(())
+    }
+
     /// One at a time; the others share what comes of it.
     async fn load(self: &Arc<Self>) -> Result<Arc<SlotMap>> {
         let mut failed = self.failed.lock().await;
@@ -226,7 +238,7 @@ impl Members {
 
     /// Asks for the map in the background, unless somebody does, at most so often.
     pub(super) fn refresh_soon(self: &Arc<Self>) {
-        if self.refreshing.load(Ordering::Relaxed) || self.refreshing.swap(true, Ordering::AcqRel) {
+        if !self.refreshing.begin() {
             return;
         }
         let refreshing = Refreshing(Arc::downgrade(self));
@@ -349,7 +361,7 @@ struct Refreshing(Weak<Members>);
 impl Drop for Refreshing {
     fn drop(&mut self) {
         if let Some(members) = self.0.upgrade() {
-            members.refreshing.store(false, Ordering::Release);
+            members.refreshing.end();
         }
     }
 }

@@ -8,6 +8,7 @@ mod redirect;
 mod replicas;
 mod sentinels;
 mod slots;
+mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,7 +18,7 @@ use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, RedisError, Value, cmd};
 
 use self::cluster::Cluster;
-pub(super) use self::cluster::{MAX_REDIRECTIONS, lost_in_redirections};
+pub(super) use self::cluster::{MAX_REDIRECTIONS, let_them_agree, lost_in_redirections};
 use self::replicas::Replicas;
 pub(super) use self::sentinels::{Sentinels, Witness};
 use super::error::{convert, is_read_only};
@@ -159,13 +160,13 @@ impl Topology {
         Ok(Arc::clone(&self.primary))
     }
 
-    /// The primary that an error of this one says to ask instead. A slot that is being moved is nobody's to be asked.
+    /// The primary that an error of this one says to ask instead, and whether it takes an `ASKING`.
     pub(super) async fn redirected(
         &self,
         error: &RedisError,
         node: &Arc<Node>,
         deadline: Instant,
-    ) -> Option<Arc<Node>> {
+    ) -> Option<(Arc<Node>, bool)> {
         self.cluster.redirected(error, node, deadline).await
     }
 
@@ -212,16 +213,27 @@ impl Topology {
         command: &Cmd,
     ) -> Result<Answer<Value>> {
         let deadline = self.deadline();
-        self.primaries(operation, deadline).await?[0].send(operation, deadline, command).await
+        let primaries = self.primaries(operation, deadline).await?;
+        let up: Vec<_> = primaries.iter().filter(|node| !node.is_down()).collect();
+        let node = if up.is_empty() { &primaries[0] } else { up[fastrand::usize(..up.len())] };
+        node.send(operation, deadline, command).await.inspect_err(|_| self.suspect())
     }
 
     /// Sends a command that is about no key to every primary; the first error is the error, and all were asked.
     pub(super) async fn send_everywhere(&self, operation: &'static str, command: &Cmd) -> Result<()> {
         let deadline = self.deadline();
-        let primaries = self.primaries(operation, deadline).await?;
+        let primaries = self.all_primaries(operation, deadline).await?;
         let sent = join_all(primaries.iter().map(|node| node.send(operation, deadline, command))).await;
-        for answer in sent {
-            answer?.map_err(|error| convert(operation, error))?;
+        for (node, answer) in primaries.iter().zip(sent) {
+            let answer = answer.inspect_err(|_| self.suspect())?;
+            if let Err(error) = answer {
+                self.suspect();
+                if is_read_only(&error) {
+                    // Whoever comes next finds the primary.
+                    let _done = node.drop_all();
+                }
+                return Err(convert(operation, error));
+            }
         }
         Ok(())
     }
@@ -308,6 +320,18 @@ impl Topology {
         Ok(vec![Arc::clone(&self.primary)])
     }
 
+    /// The same, of a cluster as it is now: what is about no key is told to nobody who has taken over slots meanwhile.
+    pub(super) async fn all_primaries(
+        &self,
+        operation: &'static str,
+        deadline: Instant,
+    ) -> Result<Vec<Arc<Node>>> {
+        if self.is_cluster(operation, deadline).await? {
+            self.cluster.members.reload(operation, deadline).await?;
+        }
+        self.primaries(operation, deadline).await
+    }
+
     /// Whether keys may be moved from one server to another while somebody looks for them.
     pub(super) fn keys_may_move(&self) -> bool {
         self.common.shape.get() == Shape::CLUSTER
@@ -319,6 +343,12 @@ impl Topology {
             self.primary.verify().await?;
         }
         if self.common.shape.get() == Shape::CLUSTER {
+            if !self.common.settings.replicas.is_empty() {
+                return Err(Error::config("replicas of a cluster, which names its own")
+                    .with_backend(super::NAME)
+                    .with_operation("connect")
+                    .with_hint("leave them out"));
+            }
             self.cluster.members.verify().await?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The replicas of one primary, to read from.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use super::super::node::{Common, Node, Place};
 use super::super::settings::RedisReadFrom;
 use super::Sentinels;
+use super::turn::Turn;
 
 /// Sentinels are asked for the replicas this often, while they are read from.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ pub(super) struct Replicas {
     list: Arc<ArcSwap<Vec<Arc<Node>>>>,
     next: AtomicUsize,
     sentinels: Option<Arc<Sentinels>>,
-    asking: Arc<AtomicBool>,
+    asking: Arc<Turn>,
 }
 
 impl Replicas {
@@ -88,7 +89,7 @@ impl Replicas {
     /// Asks the sentinels for the replicas, at most so often, in the background.
     fn look(&self) {
         let Some(sentinels) = self.sentinels.clone() else { return };
-        if self.asking.load(Ordering::Relaxed) || self.asking.swap(true, Ordering::AcqRel) {
+        if !self.asking.begin() {
             return;
         }
         let asking = Asking(Arc::clone(&self.asking));
@@ -120,10 +121,10 @@ pub(super) fn half_way(deadline: Instant) -> Instant {
 }
 
 /// Somebody is asking. Ends with the runtime that it is done on.
-struct Asking(Arc<AtomicBool>);
+struct Asking(Arc<Turn>);
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.end();
     }
 }

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use cache_kit_net::{Address, Permit};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use redis::{Cmd, Value, cmd};
 use tokio::time::{sleep, timeout};
 
@@ -21,17 +22,15 @@ use super::first::first;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bounds the question to one sentinel.
-const ANSWER: Duration = Duration::from_secs(1);
-/// Bounds the question to one that has answered before.
-const SAME_AGAIN: Duration = Duration::from_millis(250);
+const ANSWER: Duration = Duration::from_millis(500);
 /// While a connection to the primary is being made, they are asked this often whether it still is.
 const STILL: Duration = Duration::from_millis(100);
 
 /// The sentinels that know a primary.
 pub(in super::super) struct Sentinels {
     settings: SentinelSettings,
-    /// A connection to the one that has answered last.
-    line: Mutex<Option<Arc<Line>>>,
+    /// A connection to each.
+    lines: Vec<Mutex<Option<Arc<Line>>>>,
 }
 
 /// Sentinels, by whose word a server is the primary.
@@ -54,7 +53,8 @@ impl Witness {
 
 impl Sentinels {
     pub(super) fn new(settings: SentinelSettings) -> Self {
-        Self { settings, line: Mutex::new(None) }
+        let lines = settings.sentinels.iter().map(|_| Mutex::new(None)).collect();
+        Self { settings, lines }
     }
 
     /// Connects to the primary. Whom the sentinels give up meanwhile is given up.
@@ -107,64 +107,97 @@ impl Sentinels {
         }
     }
 
-    /// The primary's address.
+    /// The address that most of the sentinels name; of those that answer, where too few do.
     async fn primary(&self, settings: &Settings) -> Result<Address> {
         let mut command = cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.settings.name);
-        match self.ask(settings, &command).await? {
-            Value::Array(parts) => match &parts[..] {
-                [host, port] => address(host, port).ok_or_else(nonsense),
-                _ => Err(nonsense()),
-            },
-            Value::Nil => {
-                Err(Error::config(format!("the sentinels know no primary named `{}`", self.settings.name))
-                    .with_backend(NAME)
-                    .with_operation("connect")
-                    .with_hint("the name is the one after `sentinel monitor` in their configuration"))
+        let all = self.settings.sentinels.len();
+        let mut asked: FuturesUnordered<_> =
+            (0..all).map(|sentinel| self.ask_one(sentinel, settings, &command)).collect();
+        let (mut votes, mut failed): (Vec<(Option<Address>, usize)>, Option<Error>) = (Vec::new(), None);
+        while let Some(answer) = asked.next().await {
+            let named = match answer.and_then(|answer| named(&answer)) {
+                Ok(named) => named,
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            let known = votes.iter().position(|(address, _)| *address == named);
+            let at = known.unwrap_or_else(|| {
+                votes.push((named, 0));
+                votes.len() - 1
+            });
+            votes[at].1 += 1;
+            // One that has forgotten its configuration does not decide anything.
+            if votes[at].1 > all / 2 && votes[at].0.is_some() {
+                break;
             }
-            _ => Err(nonsense()),
         }
+        let most = votes.iter().filter(|(address, _)| address.is_some()).max_by_key(|(_, count)| *count);
+        match (most, failed) {
+            (Some((Some(address), _)), _) => Ok(address.clone()),
+            (_, Some(error)) => Err(error),
+            _ => Err(self.unknown()),
+        }
+    }
+
+    fn unknown(&self) -> Error {
+        Error::config(format!("the sentinels know no primary named `{}`", self.settings.name))
+            .with_backend(NAME)
+            .with_operation("connect")
+            .with_hint("the name is the one after `sentinel monitor` in their configuration")
     }
 
     /// The addresses of the replicas that are up and in touch with the primary.
     pub(super) async fn replicas(&self, settings: &Settings) -> Result<Vec<Address>> {
         let mut command = cmd("SENTINEL");
         command.arg("REPLICAS").arg(&self.settings.name);
-        let Value::Array(replicas) = self.ask(settings, &command).await? else { return Err(nonsense()) };
-        Ok(replicas.iter().filter_map(replica).collect())
+        let mut sentinels: Vec<usize> = (0..self.settings.sentinels.len()).collect();
+        fastrand::shuffle(&mut sentinels);
+        let asking = sentinels.into_iter().map(|sentinel| self.ask_one(sentinel, settings, &command));
+        match first(asking).await {
+            Some(Ok(Value::Array(replicas))) => Ok(replicas.iter().filter_map(replica).collect()),
+            Some(Err(error)) => Err(error),
+            _ => Err(nonsense()),
+        }
     }
 
-    /// Asks the one that has answered last; if that fails, whichever of them answers first.
-    async fn ask(&self, settings: &Settings, command: &Cmd) -> Result<Value> {
-        let known = self.lock_line().clone();
-        if let Some(line) = known {
-            if let Ok(Ok(answer)) = timeout(SAME_AGAIN, line.ask("connect", command)).await {
+    /// Asks one of them, over a connection that is kept.
+    async fn ask_one(&self, sentinel: usize, settings: &Settings, command: &Cmd) -> Result<Value> {
+        let address = &self.settings.sentinels[sentinel];
+        let known = self.lock_line(sentinel).clone();
+        let asked = timeout(ANSWER, async {
+            if let Some(line) = known
+                && let Ok(answer) = line.ask("connect", command).await
+            {
                 return Ok(answer);
             }
-            self.lock_line().take();
-        }
-        let mut sentinels = self.settings.sentinels.clone();
-        fastrand::shuffle(&mut sentinels);
-        let ask = |sentinel: Address| async move {
-            let credentials = self.settings.credentials.clone();
-            let asked = timeout(ANSWER, async {
-                let line = Line::open(&sentinel, settings, credentials).await?;
-                let answer = line.ask("connect", command).await?;
-                Ok((line, answer))
-            });
-            asked
-                .await
-                .unwrap_or_else(|_| Err(unavailable(format!("the sentinel {sentinel} does not answer"))))
-        };
-        let answer = first(sentinels.into_iter().map(ask)).await;
-        let (line, answer) =
-            answer.unwrap_or_else(|| Err(unavailable("no sentinel was asked".to_owned())))?;
-        *self.lock_line() = Some(Arc::new(line));
-        Ok(answer)
+            let line = Line::open(address, settings, self.settings.credentials.clone()).await?;
+            let answer = line.ask("connect", command).await?;
+            *self.lock_line(sentinel) = Some(Arc::new(line));
+            Ok(answer)
+        });
+        asked.await.unwrap_or_else(|_| {
+            self.lock_line(sentinel).take();
+            Err(unavailable(format!("the sentinel {address} does not answer")))
+        })
     }
 
-    fn lock_line(&self) -> MutexGuard<'_, Option<Arc<Line>>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_line(&self, sentinel: usize) -> MutexGuard<'_, Option<Arc<Line>>> {
+        self.lines[sentinel].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whom a sentinel names; nobody, where it does not know the name.
+fn named(answer: &Value) -> Result<Option<Address>> {
+    match answer {
+        Value::Array(parts) => match &parts[..] {
+            [host, port] => address(host, port).map(Some).ok_or_else(nonsense),
+            _ => Err(nonsense()),
+        },
+        Value::Nil => Ok(None),
+        _ => Err(nonsense()),
     }
 }
 

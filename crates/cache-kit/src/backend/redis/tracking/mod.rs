@@ -59,12 +59,13 @@ pub enum RedisGap {
 pub struct RedisInvalidations {
     queue: Arc<Queue>,
     /// Tells as long as somebody listens, whether or not anybody reads.
-    _tracker: RedisTracker,
+    tracker: RedisTracker,
 }
 
 impl RedisInvalidations {
     /// The next one, as soon as there is one. **Cancel-safe**: nothing is lost.
     pub async fn next(&mut self) -> RedisInvalidation {
+        self.tracker.look_after();
         match self.queue.next().await {
             Some(event) => event,
             // Ends with the tracker, which is held here.
@@ -81,6 +82,7 @@ impl RedisInvalidations {
 impl Drop for RedisInvalidations {
     fn drop(&mut self) {
         self.queue.close();
+        self.tracker.close();
     }
 }
 
@@ -95,13 +97,18 @@ impl RedisBackend {
     /// - What [`get`](RedisTracker::get) returned is *watched*, from before it was read, until an event names it, or
     ///   is `Everything` or a `Gap`. Any change to it in between is told: writes, deletions, expiry, eviction, a
     ///   flush, by anybody. Then it is watched no more, until it is read again.
-    /// - Nothing is told of keys that `get` did not return a value for: a lease or a fill by anybody costs whoever has
-    ///   not got that value nothing, not even a message.
+    /// - Of the keys that are read, nothing is told of those that `get` did not return a value for: a lease or a fill by
+    ///   anybody costs whoever has not got that value nothing, not even a message. (A user who may not run scripts is
+    ///   told of those as well.)
     /// - Whoever keeps what was read must not keep it if an event that concerns it was handled **since the read
     ///   began**: the event may be handled before the read's own answer is. Count the events, or have a generation for each
     ///   key, and compare.
-    /// - An event is told within a round trip. A connection that is lost is a `Gap` at once; one that is dead and
-    ///   does not say so, within two seconds. What is kept may be stale for as long, no longer.
+    /// - An event is told within a round trip of the change; an expiry, when the server removes the key. A connection that
+    ///   is lost is a `Gap` at once, and one that is dead and does not say so within two seconds. A server that is cut
+    ///   off from the others and still believes that it is the primary tells nothing of what they change: behind
+    ///   sentinels that is a `Gap` within two seconds, in a cluster when the map of slots is next asked for, every five
+    ///   seconds. What is kept may be stale for as long.
+    /// - Whoever waits for an event, or reads, keeps the subscription going, on whichever runtime.
     /// - Two trackers know nothing of each other: each is told of what was read through itself.
     ///
     /// ```no_run
@@ -126,15 +133,15 @@ impl RedisBackend {
             RedisTracked::KeysRead => Vec::new(),
             RedisTracked::Prefixes(prefixes) => check(prefixes)?,
         };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        if tokio::runtime::Handle::try_current().is_err() {
             return Err(refused(ErrorKind::Unavailable, "there is no tokio runtime here".to_owned())
                 .with_hint("call it from within a tokio runtime with I/O and time enabled"));
-        };
+        }
         let queue = Arc::new(Queue::new(self.shared.prefix.clone()));
         let full = prefixes.iter().map(|prefix| self.shared.full(prefix).into_owned()).collect();
         let tracking = Tracking { queue: Arc::clone(&queue), prefixes: full };
-        let tracker = RedisTracker::new(self.clone(), tracking, &runtime);
-        Ok((tracker.clone(), RedisInvalidations { queue, _tracker: tracker }))
+        let tracker = RedisTracker::new(self.clone(), tracking);
+        Ok((tracker.clone(), RedisInvalidations { queue, tracker }))
     }
 }
 
@@ -161,16 +168,12 @@ fn refused(kind: ErrorKind, message: String) -> Error {
 }
 
 impl Tracking {
-    /// A connection stands.
-    pub(super) fn armed(&self) {
+    /// A connection stands; what tells when it stands no more.
+    pub(super) fn armed(&self) -> Gap {
         if !self.prefixes.is_empty() {
             self.queue.tell(RedisInvalidation::Gap(RedisGap::Armed));
         }
-    }
-
-    /// What tells when it stands no more.
-    pub(super) fn gap(&self) -> Arc<Gap> {
-        Arc::new(Gap::new(Arc::clone(&self.queue)))
+        Gap::new(Arc::clone(&self.queue))
     }
 
     /// Hears what the server pushes.

@@ -117,23 +117,22 @@ impl State {
         match &event {
             RedisInvalidation::Keys(keys) => {
                 if self.keys + keys.len() > MOST_KEYS {
-                    self.replace_by(RedisInvalidation::Gap(RedisGap::Overrun));
+                    let overrun = RedisInvalidation::Gap(RedisGap::Overrun);
+                    self.make_way_for(&overrun);
+                    self.events.push_back(overrun);
                     return;
                 }
                 self.keys += keys.len();
             }
-            // One says it all, unless something came in between.
-            other if self.events.back() == Some(other) => return,
-            _ => {}
+            other => self.make_way_for(other),
         }
         self.events.push_back(event);
     }
 
-    /// Whoever is told that some were missed need not be told which were not.
-    fn replace_by(&mut self, event: RedisInvalidation) {
-        self.events.clear();
+    /// Whoever is told to forget everything need not be told what, nor twice for the same reason.
+    fn make_way_for(&mut self, event: &RedisInvalidation) {
+        self.events.retain(|other| !matches!(other, RedisInvalidation::Keys(_)) && other != event);
         self.keys = 0;
-        self.events.push_back(event);
     }
 
     fn pop(&mut self) -> Option<RedisInvalidation> {
@@ -224,6 +223,19 @@ mod tests {
         drop(gap);
         let gap = RedisInvalidation::Gap(RedisGap::Lost);
         assert_eq!(told(&queue), [gap, RedisInvalidation::Keys(vec!["a".into()])]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_whatever_is_told() {
+        let queue = Queue::new(String::new());
+        for _ in 0..1_000 {
+            queue.pushed(&keys(&["a"]));
+            for gap in [RedisGap::Lost, RedisGap::Armed, RedisGap::Moved] {
+                queue.tell(RedisInvalidation::Gap(gap));
+            }
+            queue.tell(RedisInvalidation::Everything);
+        }
+        assert_eq!(told(&queue).len(), 4);
     }
 
     #[tokio::test]

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cache_kit_net::Address;
 use futures_util::future::join_all;
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
@@ -16,7 +17,7 @@ use super::super::error::{convert, is_no_script, is_wrong_type};
 use super::super::fence::{Mode, Script};
 use super::super::node::{Answer, Node, Tracking};
 use super::super::stub::STUB_MARK;
-use super::super::topology::{MAX_REDIRECTIONS, lost_in_redirections};
+use super::super::topology::{MAX_REDIRECTIONS, let_them_agree, lost_in_redirections};
 use super::super::{NAME, RedisBackend, found};
 use super::{RedisGap, RedisInvalidation, refused};
 use crate::error::{ErrorKind, Result};
@@ -52,13 +53,43 @@ struct Inner {
     tracking: Tracking,
     /// The connection to each primary.
     links: Mutex<HashMap<Option<Address>, Arc<Node>>>,
+    /// A task looks at the servers again and again.
+    is_looked_after: AtomicBool,
+    /// The owners of slots that were last seen.
+    slots_version: AtomicU64,
 }
 
 impl RedisTracker {
-    pub(super) fn new(backend: RedisBackend, tracking: Tracking, runtime: &Handle) -> Self {
-        let tracker = Arc::new(Inner { backend, tracking, links: Mutex::default() });
-        runtime.spawn(look_after(Arc::downgrade(&tracker)));
-        Self(tracker)
+    pub(super) fn new(backend: RedisBackend, tracking: Tracking) -> Self {
+        let slots_version = AtomicU64::new(backend.shared.topology.slots_version());
+        let is_looked_after = AtomicBool::new(false);
+        let tracker = Self(Arc::new(Inner {
+            backend,
+            tracking,
+            links: Mutex::default(),
+            is_looked_after,
+            slots_version,
+        }));
+        tracker.look_after();
+        tracker
+    }
+
+    /// Sees to it that the servers are looked at, by a task of this runtime if there is none.
+    pub(super) fn look_after(&self) {
+        let running = &self.0.is_looked_after;
+        if running.load(Ordering::Relaxed) || running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let looking = Looking(Arc::downgrade(&self.0));
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(looking.run());
+        }
+    }
+
+    /// Nobody listens any more.
+    pub(super) fn close(&self) {
+        let links: Vec<_> = self.0.lock_links().drain().map(|(_, link)| link).collect();
+        links.iter().for_each(|link| link.close_all());
     }
 
     /// The value under a key, which is watched from now on if there is one. Goes to the primary, and is no lease.
@@ -66,24 +97,32 @@ impl RedisTracker {
     /// **Cancel-safe**: the key may be watched.
     ///
     /// # Errors
-    /// As [`CacheBackend::get`](crate::backend::CacheBackend::get); nothing is watched then.
+    /// As [`CacheBackend::get`](crate::backend::CacheBackend::get); nothing is watched then. By prefix,
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a key that begins with none of them.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
         let inner = &*self.0;
         if inner.tracking.queue.is_closed() {
             return Err(refused(ErrorKind::InvalidInput, "nobody listens for invalidations".to_owned())
                 .with_hint("keep the RedisInvalidations, or read from the backend itself"));
         }
+        self.look_after();
         let shared = &inner.backend.shared;
         let (full, topology) = (shared.full(key), &shared.topology);
+        let prefixes = &inner.tracking.prefixes;
+        if !prefixes.is_empty() && !prefixes.iter().any(|prefix| full.starts_with(prefix)) {
+            return Err(refused(ErrorKind::InvalidInput, "the key has none of the prefixes".to_owned())
+                .with_hint("track its prefix too, or read from the backend itself"));
+        }
         let deadline = topology.deadline();
-        let mut node = topology.owner(OPERATION, deadline, full.as_bytes()).await?;
-        for _ in 0..=MAX_REDIRECTIONS {
-            let answer = inner.link(&node).read_tracked(&full, topology.mode(), deadline).await;
+        let (mut node, mut asking) = (topology.owner(OPERATION, deadline, full.as_bytes()).await?, false);
+        for hop in 0..=MAX_REDIRECTIONS {
+            let answer = inner.link(&node).read_tracked(&full, topology.mode(), asking, deadline).await;
             let answer = answer.inspect_err(|_| topology.suspect())?;
             if let Err(error) = &answer
                 && let Some(next) = topology.redirected(error, &node, deadline).await
+                && let_them_agree(hop, deadline).await
             {
-                node = next;
+                (node, asking) = next;
                 continue;
             }
             return read(answer);
@@ -110,21 +149,29 @@ impl RedisTracker {
 }
 
 impl Node {
-    async fn read_tracked(&self, key: &str, mode: &Mode, deadline: Instant) -> Result<Answer<Value>> {
+    async fn read_tracked(
+        &self,
+        key: &str,
+        mode: &Mode,
+        asking: bool,
+        deadline: Instant,
+    ) -> Result<Answer<Value>> {
+        let send = async |command: Cmd| match asking {
+            true => self.send_asking(OPERATION, deadline, &command).await,
+            false => self.send(OPERATION, deadline, &command).await,
+        };
         if mode.uses_tombstones() {
             let mut get = cmd("GET");
             get.arg(key);
-            return self.send(OPERATION, deadline, &get).await;
+            return send(get).await;
         }
         let by = |how: &str, script: &str| {
             let mut command = cmd(how);
             command.arg(script).arg(1).arg(key).arg(&STUB_MARK[..]);
             command
         };
-        match self.send(OPERATION, deadline, &by("EVALSHA", &READ.sha1)).await? {
-            Err(error) if is_no_script(&error) => {
-                self.send(OPERATION, deadline, &by("EVAL", &READ.source)).await
-            }
+        match send(by("EVALSHA", &READ.sha1)).await? {
+            Err(error) if is_no_script(&error) => send(by("EVAL", &READ.source)).await,
             answer => Ok(answer),
         }
     }
@@ -165,26 +212,37 @@ impl Inner {
     }
 }
 
-/// Looks at the servers again and again, as long as there is somebody to tell.
-async fn look_after(tracker: Weak<Inner>) {
-    let mut version = None;
-    loop {
-        {
-            let Some(tracker) = tracker.upgrade() else { return };
-            if tracker.tracking.queue.is_closed() {
-                return;
-            }
-            let topology = &tracker.backend.shared.topology;
-            if topology.keys_may_move() || !tracker.tracking.prefixes.is_empty() {
-                tracker.look().await;
-                let now = topology.slots_version();
-                if version.is_some_and(|before| before != now) {
-                    tracker.tracking.queue.tell(RedisInvalidation::Gap(RedisGap::Moved));
+/// Looks at the servers again and again, as long as there is somebody to tell. Ends with its runtime; the next that reads or
+/// listens begins anew.
+struct Looking(Weak<Inner>);
+
+impl Looking {
+    async fn run(self) {
+        loop {
+            {
+                let Some(tracker) = self.0.upgrade() else { return };
+                if tracker.tracking.queue.is_closed() {
+                    return;
                 }
-                version = Some(now);
+                let topology = &tracker.backend.shared.topology;
+                if topology.keys_may_move() || !tracker.tracking.prefixes.is_empty() {
+                    tracker.look().await;
+                    let now = topology.slots_version();
+                    if tracker.slots_version.swap(now, Ordering::AcqRel) != now {
+                        tracker.tracking.queue.tell(RedisInvalidation::Gap(RedisGap::Moved));
+                    }
+                }
             }
+            sleep(LOOK).await;
         }
-        sleep(LOOK).await;
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        if let Some(tracker) = self.0.upgrade() {
+            tracker.is_looked_after.store(false, Ordering::Release);
+        }
     }
 }
 
