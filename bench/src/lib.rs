@@ -1,5 +1,6 @@
 //! What the benchmarks share: the values that they use, and the harness of those with a network.
 
+pub mod dead_link;
 pub mod network;
 
 use serde::{Deserialize, Serialize};

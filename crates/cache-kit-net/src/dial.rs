@@ -8,12 +8,19 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::stream::Stream;
 
 /// How long the kernel keeps sending into silence before it gives a connection up.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// After so long without an answer another attempt to connect is made beside those that wait.
+const NEXT_ATTEMPT: Duration = Duration::from_millis(250);
+/// So many wait at once, at most. The first that is answered is used, and the others are closed.
+const MOST_ATTEMPTS: usize = 4;
 
 /// Where a server is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -131,7 +138,7 @@ pub async fn dial(address: &Address) -> Result<Stream, DialError> {
         tokio::net::lookup_host((host, port)).await.map_err(DialError::Resolve)?.collect();
     let mut last = io::Error::other("the host name has no address");
     for address in addresses {
-        let made = match TcpStream::connect(address).await {
+        let made = match connect(address).await {
             Ok(stream) => prepare(&stream).map(|()| stream),
             Err(error) => Err(error),
         };
@@ -141,6 +148,23 @@ pub async fn dial(address: &Address) -> Result<Stream, DialError> {
         }
     }
     Err(DialError::Connect(last))
+}
+
+/// Connects, and tries again beside the first attempt when that takes long: where a link was down, the kernel waits a second
+/// and longer before it tries again.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut attempts = JoinSet::new();
+    loop {
+        if attempts.len() < MOST_ATTEMPTS {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        match timeout(NEXT_ATTEMPT, attempts.join_next()).await {
+            Ok(Some(Ok(ended))) => return ended,
+            // With its runtime.
+            Ok(Some(Err(_)) | None) => return Err(io::Error::other("the attempt to connect was given up")),
+            Err(_) => {}
+        }
+    }
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

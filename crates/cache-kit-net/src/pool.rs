@@ -230,10 +230,8 @@ impl<C: Connector> Pool<C> {
             Report::OutOfService => {
                 self.breaker.failed(Instant::now());
             }
-            Report::Lost => {
-                self.remove(conn);
-                self.breaker.failed(Instant::now());
-            }
+            // However many calls were lost with it: whether the server is there, the next dial tells.
+            Report::Lost => self.remove(conn),
             Report::Silent => {
                 if conn.silent() {
                     self.remove(conn);
