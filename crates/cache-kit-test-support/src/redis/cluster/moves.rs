@@ -71,7 +71,9 @@ impl RedisCluster {
         // cluster tells it again then.
         let mut told = Instant::now();
         self.wait_for(&format!("node {to} has slot {slot}"), || {
-            if self.all_name(slot, to) {
+            // A node that takes over another slot before it knows of this move may take an epoch that somebody has; and in
+            // the name of a greater one, news of before takes the slot away from who has it, for good.
+            if self.all_name(slot, to) && self.epochs_are_known() {
                 return true;
             }
             if told.elapsed() > AGAIN {

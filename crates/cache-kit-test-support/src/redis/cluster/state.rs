@@ -107,6 +107,25 @@ impl RedisCluster {
         !views.is_empty() && views.iter().all(|(_, view)| self.owner(view, slot) == Some(node))
     }
 
+    /// True when each node that answers knows the epoch of each that does, and no two primaries have the same.
+    pub(super) fn epochs_are_known(&self) -> bool {
+        let views = self.views();
+        let known = |at: usize, view: &View| {
+            let own = view.member(&self.ids[at]).map(|myself| myself.epoch);
+            views.iter().all(|(_, other)| other.member(&self.ids[at]).map(|member| member.epoch) == own)
+        };
+        let mut epochs: Vec<u64> = views
+            .iter()
+            .filter_map(|(_, view)| {
+                view.myself().filter(|myself| myself.is("master")).map(|myself| myself.epoch)
+            })
+            .collect();
+        let count = epochs.len();
+        epochs.sort_unstable();
+        epochs.dedup();
+        epochs.len() == count && views.iter().all(|(at, view)| known(*at, view))
+    }
+
     /// True when this node says that the other one serves the slot.
     pub(super) fn names(&self, node: usize, slot: u16, owner: usize) -> bool {
         self.views().iter().any(|(at, view)| *at == node && self.owner(view, slot) == Some(owner))
