@@ -169,6 +169,10 @@ impl Connector for Dialer {
         self.missed.back();
         Ok(conn)
     }
+
+    fn lost_touch(&self) {
+        self.missed.away();
+    }
 }
 
 impl Dialer {

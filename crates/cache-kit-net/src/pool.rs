@@ -53,6 +53,9 @@ pub trait Connector: Send + Sync + 'static {
 
     /// Connects and greets. The pool bounds the time. The permit is to be kept until the socket is closed.
     fn dial(&self, permit: Permit) -> impl Future<Output = Result<Self::Conn, Self::Error>> + Send;
+
+    /// There is no connection left, and none to be had: what others have told the server meanwhile, nobody here knows.
+    fn lost_touch(&self) {}
 }
 
 /// The bounds of a pool, and when it uses more connections than one.
@@ -334,8 +337,10 @@ impl<C: Connector> Pool<C> {
 
     /// A connection gives no sign of life: another one takes its place, whether or not anybody calls.
     fn suspect(self: &Arc<Self>, conn: &Arc<C::Conn>) {
-        self.report(conn, Report::Lost);
+        self.remove(conn);
         if self.connections() == 0 {
+            self.breaker.trip(Instant::now());
+            self.connector.lost_touch();
             self.dial();
         }
     }
@@ -446,6 +451,7 @@ impl<C: Connector> Drop for Dialing<C> {
                 // server.
                 if pool.connections() == 0 && !matches!(error, DialFailure::RuntimeGone) {
                     pool.breaker.trip(Instant::now());
+                    pool.connector.lost_touch();
                 }
                 let mut dials = pool.lock_dials();
                 dials.under_way -= 1;
