@@ -126,6 +126,24 @@ async fn a_connection_to_a_primary_that_has_become_a_replica_is_noticed_without_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_still_takes_itself_for_the_primary_is_left_when_the_sentinels_name_another_one() {
+    let (sentinels, another) = (RedisSentinels::start(), RedisServer::start());
+    let backend = backend(&sentinels);
+    assert!(set(&backend).await);
+    let name = sentinels.name();
+    for sentinel in sentinels.sentinels() {
+        sentinel.command(&format!("SENTINEL REMOVE {name}"));
+        sentinel.command(&format!("SENTINEL MONITOR {name} 127.0.0.1 {} 2", another.port()));
+    }
+    let began = Instant::now();
+    let moved = async || set(&backend).await && another.command("EXISTS k") == "1";
+    common::until("the one that they name", 5 * RECOVERY, moved).await;
+    println!("left {:?} after the last sentinel named another one", began.elapsed());
+    let still = |server: &RedisServer| server.command("ROLE").starts_with("master");
+    assert!(sentinels.servers().iter().any(still), "nobody has told the old one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinels_that_are_down_are_passed_over() {
     let sentinels = RedisSentinels::start();
     sentinels.sentinels()[0].kill();
