@@ -222,6 +222,27 @@ async fn a_key_whose_slot_is_being_moved_is_found_where_it_is_and_the_fence_hold
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_are_on_two_nodes_are_asked_for_again_and_in_the_end_the_error_says_why() {
+    let cluster = RedisCluster::builder().replicas(0).start();
+    let backend = patient(&cluster);
+    backend.set("{two}a", Bytes::from_static(b"v"), None).await.unwrap();
+    let slot = cluster.slot("{two}a");
+    let from = cluster.primary_of(slot);
+    let to = (from + 1) % 3;
+    let both = || backend.command("MGET").key("{two}a").key("{two}b").run();
+    cluster.begin_move(slot, to);
+    // One is here, and one might be there.
+    let error = both().await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let stats = cluster.nodes()[from].command("INFO errorstats");
+    let told = stats.lines().find_map(|line| line.strip_prefix("errorstat_TRYAGAIN:count=")).unwrap();
+    assert!(told.trim().parse::<u32>().unwrap() > 5, "asked {told} times");
+    cluster.move_keys(slot, to);
+    cluster.end_move(slot, to);
+    both().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resharding_under_load_fails_nothing() {
     let cluster = Arc::new(RedisCluster::builder().replicas(0).start());
     let backend = patient(&cluster);

@@ -242,13 +242,10 @@ impl RedisBuilder {
         if !self.replicas.is_empty() && self.read_from == RedisReadFrom::Primary {
             return refuse("replicas that nothing is read from", "say read_from prefer_replica");
         }
-        let has_replicas =
-            !matches!(self.servers, Named::Config | Named::Unix(_)) || !self.replicas.is_empty();
-        if self.read_from == RedisReadFrom::PreferReplica && !has_replicas {
-            // A plain server may turn out to be a cluster's, which names its replicas.
-            if !matches!(self.servers, Named::Config) {
-                return refuse("read_from prefer_replica without replicas", "name them");
-            }
+        // A plain server may turn out to be a cluster's, which names its replicas; one on a socket has to be told.
+        let has_none = matches!(self.servers, Named::Unix(_)) && self.replicas.is_empty();
+        if self.read_from == RedisReadFrom::PreferReplica && has_none {
+            return refuse("read_from prefer_replica without replicas", "name them");
         }
         if self.require_tls && !self.has_tls() {
             return refuse("require_tls without TLS", "use rediss://, or tls() of the builder");

@@ -24,8 +24,6 @@ pub(in super::super) const MAX_REDIRECTIONS: usize = 8;
 /// Two at once: to the node that has the slot, and to the one that it is being moved to. From there on the nodes do not agree,
 /// and are given time to: so many milliseconds at first, doubled each time, half of it drawn at random.
 const AGREE_MILLIS: u64 = 4;
-/// A key whose slot is being moved is asked for again after this long, in milliseconds, drawn at random.
-const TRY_AGAIN_MILLIS: std::ops::Range<u64> = 5..25;
 
 /// Where a command goes.
 #[derive(Clone)]
@@ -91,7 +89,7 @@ impl Cluster {
             };
             let answer = sent.inspect_err(|_| self.members.refresh_soon())?;
             let Err(error) = &answer else { return Ok(answer) };
-            match self.follow(error, &target, deadline).await {
+            match self.follow(error, &target) {
                 Some(next) if let_them_agree(hop, deadline).await => target = next,
                 _ => return Ok(answer),
             }
@@ -110,13 +108,8 @@ impl Cluster {
     }
 
     /// The node that an error of this one says to ask instead, and whether it takes an `ASKING`.
-    pub(super) async fn redirected(
-        &self,
-        error: &RedisError,
-        node: &Arc<Node>,
-        deadline: Instant,
-    ) -> Option<(Arc<Node>, bool)> {
-        let next = self.follow(error, &Target::primary(Arc::clone(node)), deadline).await?;
+    pub(super) fn redirected(&self, error: &RedisError, node: &Arc<Node>) -> Option<(Arc<Node>, bool)> {
+        let next = self.follow(error, &Target::primary(Arc::clone(node)))?;
         Some((next.node, next.asking))
     }
 
@@ -146,13 +139,7 @@ impl Cluster {
         }
         let mut rounds = 0;
         while !pending.is_empty() {
-            if rounds > MAX_REDIRECTIONS {
-                for (at, _) in pending {
-                    answers[at] = Some(Err(lost_in_redirections(operation)));
-                }
-                break;
-            }
-            if rounds > 0 && !let_them_agree(rounds - 1, deadline).await {
+            if rounds > MAX_REDIRECTIONS || (rounds > 0 && !let_them_agree(rounds - 1, deadline).await) {
                 for (at, _) in pending {
                     answers[at] = Some(Err(lost_in_redirections(operation)));
                 }
@@ -170,7 +157,7 @@ impl Cluster {
                 match sent {
                     Ok(values) => {
                         for ((at, target), answer) in group.into_iter().zip(values) {
-                            match self.next(&commands[at].key, &answer, &target, deadline).await {
+                            match self.next(&commands[at].key, &answer, &target) {
                                 Some(next) => pending.push((at, next)),
                                 None => answers[at] = Some(Ok(answer)),
                             }
@@ -192,18 +179,9 @@ impl Cluster {
     }
 
     /// Where a command goes after this answer, if it goes anywhere.
-    async fn next(
-        &self,
-        key: &[u8],
-        answer: &Answer<Value>,
-        target: &Target,
-        deadline: Instant,
-    ) -> Option<Target> {
+    fn next(&self, key: &[u8], answer: &Answer<Value>, target: &Target) -> Option<Target> {
         let Err(error) = answer else { return None };
-        match self.instead(key, target) {
-            Some(primary) => Some(primary),
-            None => self.follow(error, target, deadline).await,
-        }
+        self.instead(key, target).or_else(|| self.follow(error, target))
     }
 
     /// The primary, where a replica was asked in vain.
@@ -249,7 +227,7 @@ impl Cluster {
             let Some(refusal) = refusal else {
                 return answers.pop().ok_or_else(|| unexpected(operation));
             };
-            match self.follow(&refusal, &target, deadline).await {
+            match self.follow(&refusal, &target) {
                 Some(next) if !next.asking && let_them_agree(hop, deadline).await => target = next,
                 // One cannot ask for a transaction there: it is refused until the slot has moved.
                 _ => return Err(convert(operation, refusal)),
@@ -270,20 +248,13 @@ impl Cluster {
     }
 
     /// Where an error says to go, if it does.
-    async fn follow(&self, error: &RedisError, target: &Target, deadline: Instant) -> Option<Target> {
+    fn follow(&self, error: &RedisError, target: &Target) -> Option<Target> {
         match Redirect::of(error, target.node.address())? {
             Redirect::Moved { slot, to } => Some(Target::primary(self.members.moved(slot, to))),
             Redirect::Ask { to } => {
                 Some(Target { node: self.members.node(to), asking: true, is_replica: false })
             }
-            Redirect::TryAgain => {
-                let pause = Duration::from_millis(fastrand::u64(TRY_AGAIN_MILLIS));
-                if Instant::now() + pause >= deadline {
-                    return None;
-                }
-                sleep(pause).await;
-                Some(target.clone())
-            }
+            Redirect::TryAgain => Some(target.clone()),
             Redirect::Down => {
                 self.members.refresh_soon();
                 None
@@ -332,6 +303,6 @@ fn nobody_has(operation: &'static str, slot: u16) -> Error {
 }
 
 pub(in super::super) fn lost_in_redirections(operation: &'static str) -> Error {
-    unavailable(operation, format!("more than {MAX_REDIRECTIONS} redirections"))
+    unavailable(operation, "redirected again and again".to_owned())
         .with_hint("do the nodes agree on who has which slots? See CLUSTER SLOTS on each")
 }

@@ -153,6 +153,12 @@ impl Members {
     /// A slot has another owner: known at once, and the rest of the map soon.
     pub(super) fn moved(self: &Arc<Self>, slot: u16, to: Address) -> Arc<Node> {
         let node = self.node(to);
+        // Many callers are told of the same move.
+        let has_it = |map: &SlotMap| map.shard(slot).is_some_and(|shard| Arc::ptr_eq(&shard.primary, &node));
+        if slot >= SLOTS || self.known().is_some_and(|map| has_it(&map)) {
+            self.refresh_soon();
+            return node;
+        }
         self.map.rcu(|map| {
             let mut map = SlotMap::clone(map.as_ref()?);
             let known = map.shards.iter().position(|shard| Arc::ptr_eq(&shard.primary, &node));

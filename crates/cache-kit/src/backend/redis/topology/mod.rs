@@ -161,13 +161,9 @@ impl Topology {
     }
 
     /// The primary that an error of this one says to ask instead, and whether it takes an `ASKING`.
-    pub(super) async fn redirected(
-        &self,
-        error: &RedisError,
-        node: &Arc<Node>,
-        deadline: Instant,
-    ) -> Option<(Arc<Node>, bool)> {
-        self.cluster.redirected(error, node, deadline).await
+    pub(super) fn redirected(&self, error: &RedisError, node: &Arc<Node>) -> Option<(Arc<Node>, bool)> {
+        // Of a server alone, no error is a reason to ask about slots.
+        self.keys_may_move().then(|| self.cluster.redirected(error, node)).flatten()
     }
 
     /// Something has failed that may be due to a server that is one of the cluster no more.

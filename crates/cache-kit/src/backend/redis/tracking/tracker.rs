@@ -119,7 +119,7 @@ impl RedisTracker {
             let answer = inner.link(&node).read_tracked(&full, topology.mode(), asking, deadline).await;
             let answer = answer.inspect_err(|_| topology.suspect())?;
             if let Err(error) = &answer
-                && let Some(next) = topology.redirected(error, &node, deadline).await
+                && let Some(next) = topology.redirected(error, &node)
                 && let_them_agree(hop, deadline).await
             {
                 (node, asking) = next;
