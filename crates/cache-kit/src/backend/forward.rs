@@ -32,6 +32,10 @@ macro_rules! forward_backend {
                 (**self).distrust();
             }
 
+            fn release_later(&self, key: &str, lease: Lease) {
+                (**self).release_later(key, lease);
+            }
+
             forward_backend! { @async
                 fn get['k](key: &'k str) -> Option<Bytes>;
                 fn set['k](key: &'k str, value: Bytes, ttl: Option<Duration>) -> ();
@@ -46,6 +50,7 @@ macro_rules! forward_backend {
                 fn clear_all[]() -> ();
                 fn acquire['k, 'v](key: &'k str, seen: Option<&'v Bytes>, life: Duration) -> Acquired;
                 fn fill['k, 'l](key: &'k str, lease: &'l Lease, value: Bytes, ttl: Option<Duration>) -> Filled;
+                fn renew['k, 'l](key: &'k str, lease: &'l Lease, life: Duration) -> Option<Lease>;
                 fn release['k, 'l](key: &'k str, lease: &'l Lease) -> ();
             }
         }

@@ -18,6 +18,8 @@ pub mod memcached;
 mod pattern;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod releases;
 mod select;
 #[cfg(all(feature = "tls", any(feature = "redis", feature = "memcached")))]
 mod tls;
@@ -26,6 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 
 pub use capabilities::{Capabilities, DataModel, Distribution, Eviction, Fence, Persistence, Tier};
 pub use fence::{Acquired, Filled, Lease};
@@ -33,6 +36,7 @@ pub use fence::{Acquired, Filled, Lease};
 pub use inmemory::InMemoryBackend;
 #[cfg(feature = "memcached")]
 pub use memcached::{MemcachedBackend, MemcachedConfig};
+pub(crate) use pattern::matches as pattern_matches;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisConfig};
 pub(crate) use select::{Environment, from_parts};
@@ -248,6 +252,8 @@ pub trait CacheBackend: Send + Sync + 'static {
     /// # Behaviour
     /// - An absent key, or one that holds exactly `seen`, is leased to one caller:
     ///   [`Acquired::Granted`]; everyone else is told [`Acquired::Busy`] until the lease ends.
+    /// - A lease ends no later than its `life`. Where the clock is coarse ([`Capabilities::ttl_resolution`]) it may end
+    ///   up to a second sooner, and a `life` shorter than the resolution may be taken for one as long as that.
     /// - A key that holds something else is not leased; the answer brings it: [`Acquired::Present`].
     /// - A lease is invisible to every read, and to the count of [`delete_pattern`](Self::delete_pattern).
     /// - A backend without a fence answers [`Acquired::Unfenced`] ([`Capabilities::fence`] says so).
@@ -272,6 +278,25 @@ pub trait CacheBackend: Send + Sync + 'static {
         Err(Error::unsupported(self.capabilities().name, "fill"))
     }
 
+    /// Lets a lease that still holds live for `life` from now on, however much of its first life is left. The answer is
+    /// the lease to hold from here on; the old one is void if the two differ.
+    ///
+    /// # Behaviour
+    /// - What the key holds stays as it is, with its lifetime: the lease alone is still invisible, and what is kept under
+    ///   it still readable. Everyone else is told [`Acquired::Busy`] as before.
+    /// - Whatever voids a lease voids a renewed one.
+    /// - A lease that is void, for whatever reason, stays void: `Ok(None)`, and nothing is changed.
+    /// - A `life` of zero is an [`InvalidInput`](crate::ErrorKind::InvalidInput) error and changes nothing.
+    /// - A caller that goes away meanwhile may leave a renewed lease that nobody holds; it ends with its `life`.
+    ///
+    /// # Errors
+    /// When it is not known whether the lease was renewed, which then ends with the longer of its two lives;
+    /// `Unsupported` where leases cannot be renewed, as in the provided form.
+    async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
+        let _ = (key, lease, life);
+        Err(Error::unsupported(self.capabilities().name, "renew"))
+    }
+
     /// Is told that a value came back which was stored under another key: answers may have got out of step with
     /// their questions. A backend with connections drops them. The provided form does nothing.
     fn distrust(&self) {}
@@ -285,6 +310,20 @@ pub trait CacheBackend: Send + Sync + 'static {
         let _ = (key, lease);
         Ok(())
     }
+
+    /// Gives a lease back from where nobody can wait, such as a `Drop`; outside of any runtime too.
+    ///
+    /// Best effort, without an answer: what is not given back ends with its life. A backend with connections remembers
+    /// some of them and gives them back from a task of its own, each in one try. Without a runtime at hand, or when the
+    /// one at hand is shut down, they wait for the next [`acquire`](Self::acquire). The provided form polls
+    /// [`release`](Self::release) once.
+    ///
+    /// # Behaviour
+    /// - As [`release`](Self::release), soon.
+    /// - It neither waits nor fails.
+    fn release_later(&self, key: &str, lease: Lease) {
+        let _ = self.release(key, &lease).now_or_never();
+    }
 }
 
 /// Refuses a lifetime of zero, which one server takes for "gone at once" and another for "for ever".
@@ -296,6 +335,18 @@ pub(crate) fn check_ttl(ttl: Option<Duration>) -> Result<()> {
     if ttl == Some(Duration::ZERO) {
         return Err(Error::invalid("ttl is zero")
             .with_hint("use a longer ttl, None for no expiry, or delete to remove the key"));
+    }
+    Ok(())
+}
+
+/// Refuses a lease that would end before it began.
+#[cfg_attr(
+    not(any(feature = "inmemory", feature = "redis", feature = "memcached")),
+    expect(dead_code, reason = "only backends of ours need it")
+)]
+pub(crate) fn check_life(life: Duration) -> Result<()> {
+    if life.is_zero() {
+        return Err(Error::invalid("the life of a lease is zero"));
     }
     Ok(())
 }

@@ -27,11 +27,13 @@ pub enum Operation {
     ClearAll,
     Acquire,
     Fill,
+    Renew,
+    /// [`release_later`](CacheBackend::release_later) too: made to fail or hang, it does not reach the backend.
     Release,
 }
 
 impl Operation {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Get,
         Self::Set,
         Self::Delete,
@@ -44,6 +46,7 @@ impl Operation {
         Self::ClearAll,
         Self::Acquire,
         Self::Fill,
+        Self::Renew,
         Self::Release,
     ];
 
@@ -93,7 +96,12 @@ impl Faults {
     }
 
     fn any(&self) -> bool {
-        self.failing.load(Ordering::SeqCst) | self.hanging.load(Ordering::SeqCst) != 0
+        self.faulty() != 0
+    }
+
+    /// What fails or hangs.
+    fn faulty(&self) -> u32 {
+        self.failing.load(Ordering::SeqCst) | self.hanging.load(Ordering::SeqCst)
     }
 
     async fn check(&self, operation: Operation) -> Result<()> {
@@ -222,9 +230,21 @@ impl<B: CacheBackend> CacheBackend for FaultyBackend<B> {
         self.inner.fill(key, lease, value, ttl).await
     }
 
+    async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
+        self.faults.check(Operation::Renew).await?;
+        self.inner.renew(key, lease, life).await
+    }
+
     async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
         self.faults.check(Operation::Release).await?;
         self.inner.release(key, lease).await
+    }
+
+    fn release_later(&self, key: &str, lease: Lease) {
+        self.faults.calls[Operation::Release as usize].fetch_add(1, Ordering::SeqCst);
+        if self.faults.faulty() & Operation::Release.bit() == 0 {
+            self.inner.release_later(key, lease);
+        }
     }
 }
 

@@ -36,6 +36,11 @@ impl Held {
     pub(super) fn is_live(&self, clock: &Clock) -> bool {
         clock.now() < self.expires_at
     }
+
+    /// It ends then, and not when it was to end.
+    pub(super) fn renew(&mut self, expires_at: Tick) {
+        self.expires_at = expires_at;
+    }
 }
 
 /// Leases by key. Every change of a key goes through [`change`](Self::change), which is what makes "void as

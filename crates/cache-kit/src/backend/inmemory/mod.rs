@@ -19,10 +19,10 @@ use self::store::{Slot, Store};
 use self::sweeper::Sweeper;
 use super::{
     Acquired, CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, Filled, Lease, Peek,
-    Persistence, SetEntry, Tier, check_ttl, pattern,
+    Persistence, SetEntry, Tier, check_life, check_ttl, pattern,
 };
 use crate::clock::{Clock, Tick};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 const NAME: &str = "memory";
 
@@ -161,9 +161,7 @@ impl Shared {
     }
 
     fn acquire(self: &Arc<Self>, key: &str, seen: Option<&Bytes>, life: Duration) -> Result<Acquired> {
-        if life.is_zero() {
-            return Err(Error::invalid("the life of a lease is zero"));
-        }
+        check_life(life)?;
         let expires_at = self.clock.now().after(life);
         let answer = self.leases.change(key, |lease| {
             let held = self.live(key).map(|slot| slot.value);
@@ -205,6 +203,24 @@ impl Shared {
             self.watch_expiry(expires_at);
         }
         Ok(filled)
+    }
+
+    fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
+        check_life(life)?;
+        let expires_at = self.clock.now().after(life);
+        let renewed = self.leases.change(key, |held| {
+            let held = held.as_mut().filter(|held| held.is(lease) && held.is_live(&self.clock));
+            held.map(|held| held.renew(expires_at))
+        });
+        Ok(renewed.map(|()| lease.clone()))
+    }
+
+    fn release(&self, key: &str, lease: &Lease) {
+        self.leases.change(key, |held| {
+            if held.as_ref().is_some_and(|held| held.is(lease)) {
+                *held = None;
+            }
+        });
     }
 
     fn sweep(&self) -> u64 {
@@ -314,13 +330,17 @@ impl CacheBackend for InMemoryBackend {
         self.shared.fill(key, lease, value, ttl)
     }
 
+    async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
+        self.shared.renew(key, lease, life)
+    }
+
     async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
-        self.shared.leases.change(key, |held| {
-            if held.as_ref().is_some_and(|held| held.is(lease)) {
-                *held = None;
-            }
-        });
+        self.shared.release(key, lease);
         Ok(())
+    }
+
+    fn release_later(&self, key: &str, lease: Lease) {
+        self.shared.release(key, &lease);
     }
 }
 

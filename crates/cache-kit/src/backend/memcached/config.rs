@@ -8,7 +8,7 @@ use cache_kit_memcached::ring::Distribution;
 use cache_kit_memcached::{Client, Server};
 
 use super::error::convert;
-use super::{MemcachedBackend, NAME, Shared};
+use super::{MemcachedBackend, NAME, Releases, Shared};
 use crate::config::{Params, ServiceUrl, percent_decode, text};
 use crate::error::{Error, Result};
 
@@ -182,7 +182,8 @@ impl MemcachedBuilder {
             builder = builder.tls(cache_kit_memcached::Tls::with(tls.clone()).map_err(refused)?);
         }
         let client = builder.build().map_err(refused)?;
-        Ok(MemcachedBackend { shared: Arc::new(Shared { client, prefix: self.prefix }) })
+        let shared = Shared { client, prefix: self.prefix, releases: Releases::default() };
+        Ok(MemcachedBackend { shared: Arc::new(shared) })
     }
 
     /// Reads a URL of one of the [schemes](is_scheme).

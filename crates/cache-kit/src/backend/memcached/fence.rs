@@ -5,6 +5,9 @@
 //! refuses it. Over a value that was seen and is not wanted, the value itself is stored again behind a head that says
 //! until when it is leased; it stays readable, and what its holder does not replace in time, the next may.
 //!
+//! To renew a lease is to store what it holds again, over its number, and to hold the number that comes back: of a value
+//! with a later end, and of a stub as a head that keeps nothing and lives longer.
+//!
 //! The number means something only to the server process that gave it, which counts from one again after a restart. So
 //! a lease remembers its connection, and a fill over any other is refused without asking.
 
@@ -18,7 +21,7 @@ use cache_kit_memcached::{Answer, ConnectionId, Exptime};
 use super::error::convert;
 use super::item::{self, Item};
 use super::{NAME, Shared, expiry, unexpected, unix_time};
-use crate::backend::{Acquired, Filled, Lease};
+use crate::backend::{Acquired, Filled, Lease, check_life};
 use crate::error::{Error, ErrorKind, Result};
 
 /// So often a lease is tried for while others change the key at the same time.
@@ -74,12 +77,10 @@ fn end_after(life: Duration) -> u32 {
 impl Shared {
     pub(super) async fn acquire(&self, key: &str, seen: Option<&Bytes>, life: Duration) -> Result<Acquired> {
         const OPERATION: &str = "acquire";
-        if life.is_zero() {
-            return Err(Error::new(ErrorKind::InvalidInput, "the life of a lease is zero"));
-        }
+        check_life(life)?;
         let full = self.full(key);
         let full = full.as_bytes();
-        let ends = expiry(Some(life))?;
+        let ends = end_of_stub(life);
         for _ in 0..TRIES {
             let mut options = GetOptions::default();
             (options.value, options.client_flags, options.cas, options.ttl) = (true, true, true, true);
@@ -112,6 +113,9 @@ impl Shared {
                 // An empty value of another client; or a stub that another one has marked stale, and its lease is void.
                 self.drop_exactly(full, cas, connection).await?;
                 continue;
+            }
+            if found.is_renewed() && !reply.stale {
+                return Ok(Acquired::Busy { kept: None });
             }
             let value = match (reply.stale, self.visible(full, found.clone())) {
                 (false, value) => value,
@@ -148,17 +152,28 @@ impl Shared {
         if found.leased_until.is_some_and(|until| u128::from(until) > now.as_millis()) {
             return Ok(Some(Acquired::Busy { kept }));
         }
-        let until = u64::try_from(now.saturating_add(life).as_millis()).unwrap_or(u64::MAX);
-        let (flags, data) = found.leased(until);
+        let leased = found.leased(unix_end(life));
+        let cas = self.store_over(full, (connection, cas), leased, what_is_left(reply)).await;
+        Ok(cas.map_err(|error| convert("acquire", error))?.map(|cas| {
+            let lease = Token { connection, cas, until: end_after(life) }.lease();
+            Acquired::Granted { lease, kept }
+        }))
+    }
+
+    /// Stores flags and data over a number that came over this connection; the new number, or `None` if something
+    /// happened to the key, or the connection, meanwhile.
+    async fn store_over(
+        &self,
+        full: &[u8],
+        (connection, cas): (ConnectionId, u64),
+        (flags, data): (u32, Vec<u8>),
+        exptime: Exptime,
+    ) -> cache_kit_memcached::Result<Option<u64>> {
         let mut options = SetOptions::default();
-        (options.client_flags, options.exptime) = (flags, what_is_left(reply));
+        (options.client_flags, options.exptime) = (flags, exptime);
         (options.compare_cas, options.cas) = (Some(cas), true);
-        let stored = self.client.meta_set_over(connection, full, &data, options).await;
-        Ok(match stored.map_err(|error| convert("acquire", error))? {
-            Some(Answer { reply: MetaReply { status: Status::Header, cas: Some(cas), .. }, .. }) => {
-                let lease = Token { connection, cas, until: end_after(life) }.lease();
-                Some(Acquired::Granted { lease, kept })
-            }
+        Ok(match self.client.meta_set_over(connection, full, &data, options).await? {
+            Some(Answer { reply: MetaReply { status: Status::Header, cas, .. }, .. }) => cas,
             _ => None,
         })
     }
@@ -195,6 +210,50 @@ impl Shared {
         }
     }
 
+    pub(super) async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
+        check_life(life)?;
+        let token = Token::of(lease);
+        let full = self.full(key);
+        let full = full.as_bytes();
+        let renewed = if token.keeps_a_value() {
+            self.renew_over_value(full, &token, life).await
+        } else {
+            let over = (token.connection, token.cas);
+            let cas = self.store_over(full, over, item::renewed(), end_of_stub(life)).await;
+            cas.map(|cas| cas.map(|cas| Token { cas, ..token }))
+        };
+        Ok(renewed.map_err(|error| convert("renew", error))?.map(|token| token.lease()))
+    }
+
+    /// Stores the value that a lease keeps with a later end, if it is still there.
+    async fn renew_over_value(
+        &self,
+        full: &[u8],
+        token: &Token,
+        life: Duration,
+    ) -> cache_kit_memcached::Result<Option<Token>> {
+        if token.is_over() {
+            return Ok(None);
+        }
+        let Some((kept, reply)) = self.kept_under(full, token).await? else { return Ok(None) };
+        let (over, leased) = ((token.connection, token.cas), kept.leased(unix_end(life)));
+        let cas = self.store_over(full, over, leased, what_is_left(&reply)).await?;
+        Ok(cas.map(|cas| Token { connection: token.connection, cas, until: end_after(life) }))
+    }
+
+    /// The value that a lease keeps, if it is still there.
+    async fn kept_under(
+        &self,
+        full: &[u8],
+        token: &Token,
+    ) -> cache_kit_memcached::Result<Option<(Item, MetaReply)>> {
+        let mut options = GetOptions::default();
+        (options.value, options.client_flags, options.cas, options.ttl) = (true, true, true, true);
+        let reply = self.client.meta_get(full, options).await?.reply;
+        let data = reply.value.clone().filter(|_| reply.cas == Some(token.cas));
+        Ok(data.map(|data| (Item::new(reply.client_flags, data), reply)))
+    }
+
     pub(super) async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
         let token = Token::of(lease);
         let full = self.full(key);
@@ -211,11 +270,7 @@ impl Shared {
 
     /// Stores the value that a lease keeps as it was, if it is still there.
     async fn release_value(&self, full: &[u8], token: &Token) -> cache_kit_memcached::Result<()> {
-        let mut options = GetOptions::default();
-        (options.value, options.client_flags, options.cas, options.ttl) = (true, true, true, true);
-        let reply = self.client.meta_get(full, options).await?.reply;
-        let (Some(data), true) = (reply.value.clone(), reply.cas == Some(token.cas)) else { return Ok(()) };
-        let kept = Item::new(reply.client_flags, data);
+        let Some((kept, reply)) = self.kept_under(full, token).await? else { return Ok(()) };
         let mut options = SetOptions::default();
         (options.client_flags, options.exptime) = (kept.flags, what_is_left(&reply));
         options.compare_cas = Some(token.cas);
@@ -223,10 +278,42 @@ impl Shared {
     }
 }
 
+/// The end of a lease over a value, for everybody who reads the value.
+fn unix_end(life: Duration) -> u64 {
+    u64::try_from(unix_time().saturating_add(life).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When the server drops a lease that keeps nothing: no later than its life, unlike a value, which lives at least as
+/// long as was asked for. A life of one second would be over with the next tick of its clock.
+fn end_of_stub(life: Duration) -> Exptime {
+    let seconds = life.as_secs().saturating_add(u64::from(life.subsec_nanos() > 0)).max(2);
+    Exptime::within(Duration::from_secs(seconds), unix_time().as_secs())
+}
+
 /// The life that an item has left, to be stored again with it: never longer, and up to a second shorter.
 fn what_is_left(reply: &MetaReply) -> Exptime {
     match reply.ttl.map(u64::try_from) {
         Some(Ok(seconds)) => Exptime::within(Duration::from_secs(seconds.max(1)), unix_time().as_secs()),
         _ => Exptime::NEVER,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_keeps_nothing_lives_no_longer_than_asked_for() {
+        for (millis, seconds) in [(1, 2), (1_000, 2), (2_000, 2), (2_001, 3), (3_000, 3), (60_000, 60)] {
+            assert_eq!(end_of_stub(Duration::from_millis(millis)).get(), seconds, "{millis}");
+        }
+        assert_eq!(end_of_stub(Duration::MAX), Exptime::NEVER);
+    }
+
+    #[test]
+    fn a_token_comes_back_as_it_was() {
+        let token = Token { connection: ConnectionId::new(7), cas: u64::MAX, until: u32::MAX };
+        let read = Token::of(&token.lease());
+        assert_eq!((read.connection, read.cas, read.until), (token.connection, token.cas, token.until));
     }
 }

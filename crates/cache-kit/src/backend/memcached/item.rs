@@ -11,6 +11,14 @@
 //! So the flags of what is ours are never zero, and an item of no bytes whose flags are is the *stub* that `mg` makes:
 //! a lease.
 //!
+//! A lease that was renewed cannot be an item of no bytes any more, which would be an empty value of another client. It
+//! is a head alone, and what it says is that nothing is kept:
+//!
+//! | head | value | meaning |
+//! |---|---|---|
+//! | any flags but those below, any end | what follows | leased until that end, and readable |
+//! | flags `0xffff_ffff`, an end of zero | none | leased until the server drops the item, and nothing to read |
+//!
 //! The head is the time when the lease ends (milliseconds since 1970, eight bytes), the flags of the value (four), and
 //! a checksum of both (four), all big-endian. Without the right checksum it is no head, and the value another client's.
 
@@ -29,6 +37,9 @@ const HEAD: usize = TERMS + 4;
 /// The time and the flags.
 const TERMS: usize = 12;
 
+/// Stands for the flags of the value where there is none. Those of ours have zeroes at their low end.
+const NOTHING: u32 = u32::MAX;
+
 /// An item as the server holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
@@ -45,6 +56,11 @@ pub(super) fn flags_now() -> u32 {
 
 fn flags_at(unix_secs: u64) -> u32 {
     u32::try_from(unix_secs % CIRCLE + 1).unwrap_or(1) << TIME_SHIFT
+}
+
+/// A lease that keeps nothing, as it is stored when it is renewed: flags and data.
+pub(super) fn renewed() -> (u32, Vec<u8>) {
+    Item { flags: NOTHING, data: Bytes::new(), leased_until: None }.leased(0)
 }
 
 fn checksum(terms: &[u8]) -> [u8; HEAD - TERMS] {
@@ -66,14 +82,20 @@ impl Item {
         Self { flags, data, leased_until: None }
     }
 
-    /// Whether it is a lease that keeps nothing.
+    /// Whether it is a lease that keeps nothing, as `mg` makes it.
     pub(super) fn is_stub(&self) -> bool {
         self.flags == 0 && self.data.is_empty() && self.leased_until.is_none()
     }
 
+    /// Whether it is a lease that keeps nothing, and was renewed. By no clock of ours: the server drops it at its end.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.flags == NOTHING && self.data.is_empty() && self.leased_until == Some(0)
+    }
+
     /// What a reader sees, of a server that was last known to have missed something at this second (zero for never).
     pub(super) fn visible(self, missed_at: u64) -> Option<Bytes> {
-        if self.is_stub() || (missed_at != 0 && !self.is_written_after(missed_at, unix_time().as_secs())) {
+        let keeps_nothing = self.is_stub() || self.is_renewed();
+        if keeps_nothing || (missed_at != 0 && !self.is_written_after(missed_at, unix_time().as_secs())) {
             return None;
         }
         Some(self.data)
@@ -148,6 +170,22 @@ mod tests {
         // Too short to be one of ours.
         let short = Item::new(flags_at(NOW) | KEPT, Bytes::from("short"));
         assert_eq!(short.leased_until, None);
+    }
+
+    #[test]
+    fn a_renewed_lease_that_keeps_nothing_is_a_miss() {
+        let (flags, data) = renewed();
+        assert_eq!(data.len(), HEAD);
+        let item = Item::new(flags, data.into());
+        assert!(item.is_renewed() && !item.is_stub());
+        assert_eq!(item.visible(0), None);
+        // An empty value that is leased, whatever its flags.
+        for flags in [flags_at(NOW), 0, NOTHING] {
+            let (head_flags, data) = Item::new(flags, Bytes::new()).leased(77);
+            let leased = Item::new(head_flags, data.into());
+            assert!(!leased.is_renewed());
+            assert_eq!(leased.visible(0), Some(Bytes::new()));
+        }
     }
 
     #[test]

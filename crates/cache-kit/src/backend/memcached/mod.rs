@@ -23,6 +23,7 @@ pub use config::{MemcachedBuilder, MemcachedConfig, MemcachedDistribution};
 
 use self::error::convert;
 use self::item::Item;
+use super::releases::{Releases, Releasing};
 use super::{
     Acquired, CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, Filled, Lease,
     Persistence, SetEntry, Tier, check_ttl,
@@ -68,6 +69,7 @@ pub struct MemcachedBackend {
 struct Shared {
     client: Client,
     prefix: String,
+    releases: Releases,
 }
 
 impl MemcachedBackend {
@@ -280,6 +282,7 @@ impl CacheBackend for MemcachedBackend {
     }
 
     async fn acquire(&self, key: &str, seen: Option<&Bytes>, life: Duration) -> Result<Acquired> {
+        Releases::resume(&self.shared);
         self.shared.acquire(key, seen, life).await
     }
 
@@ -288,8 +291,27 @@ impl CacheBackend for MemcachedBackend {
         self.shared.fill(key, lease, &value, ttl).await
     }
 
+    async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
+        self.shared.renew(key, lease, life).await
+    }
+
     async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
         self.shared.release(key, lease).await
+    }
+
+    fn release_later(&self, key: &str, lease: Lease) {
+        Releases::put(&self.shared, key, lease);
+    }
+}
+
+impl Releasing for Shared {
+    fn releases(&self) -> &Releases {
+        &self.releases
+    }
+
+    async fn give_back(&self, key: &str, lease: &Lease) {
+        // In one try; what was not given back ends with its life.
+        let _ = self.release(key, lease).await;
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use redis::{Cmd, Value, cmd};
@@ -19,12 +19,15 @@ use super::error::{convert, is_no_permission, is_no_script};
 use super::node::Answer;
 use super::stub::{self, ESCAPE_MARK, Held, STUB_MARK};
 use super::topology::unexpected;
-use super::{Shared, bytes_of, ttl_millis};
-use crate::backend::{Acquired, Filled, Lease};
-use crate::error::{Error, ErrorKind, Result};
+use super::{LONGEST_MILLIS, Shared, bytes_of, ttl_millis};
+use crate::backend::{Acquired, Filled, Lease, check_life};
+use crate::error::Result;
 
 /// How long a tombstone keeps late fills away, and so how long a load may take in this mode.
 pub(super) const HOLD_OFF: Duration = Duration::from_secs(30);
+
+/// How long a fill may be on its way.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// A script and its hash.
 pub(super) struct Script {
@@ -125,6 +128,28 @@ return 1
     )
 });
 
+/// ARGV: stub mark, escape mark, token, life in ms. Gives 1 if it was renewed.
+static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local held = read(KEYS[1])
+if not (held and held.token == ARGV[3] and held.live) then return 0 end
+local head = ARGV[1] .. ARGV[3] .. string.format('%016x', millis() + ARGV[4])
+if not held.value then
+  redis.call('SET', KEYS[1], head .. '0', 'PX', ARGV[4])
+  return 1
+end
+local left = redis.call('PTTL', KEYS[1])
+if left > 0 then
+  redis.call('SET', KEYS[1], head .. '1' .. held.value, 'PX', left)
+else
+  redis.call('SET', KEYS[1], head .. '1' .. held.value)
+end
+return 1
+",
+    )
+});
+
 /// What this server was found to be able to do.
 #[derive(Debug, Default)]
 pub(super) struct Mode {
@@ -147,13 +172,11 @@ impl Mode {
 
 impl Shared {
     pub(super) async fn acquire(&self, key: &str, seen: Option<&Bytes>, life: Duration) -> Result<Acquired> {
-        if life.is_zero() {
-            return Err(Error::new(ErrorKind::InvalidInput, "the life of a lease is zero"));
+        check_life(life)?;
+        if self.topology.mode().uses_tombstones() {
+            return self.acquire_by_tombstone(key).await;
         }
         let token = token();
-        if self.topology.mode().uses_tombstones() {
-            return self.acquire_by_tombstone(key, token).await;
-        }
         if seen.is_none()
             && !self.topology.mode().no_set_get.load(Ordering::Relaxed)
             && let Some(acquired) = self.acquire_absent(key, token, life).await?
@@ -163,13 +186,13 @@ impl Shared {
         let seen = seen.map_or_else(String::new, |seen| hex(&sha1_of(seen)));
         let call = |command: &mut Cmd| {
             command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&token.to_be_bytes()[..]);
-            command.arg(ttl_millis(life).unwrap_or(i64::MAX)).arg(seen.as_str());
+            command.arg(life_millis(life)).arg(seen.as_str());
         };
         let answer = match self.eval("acquire", &ACQUIRE, key, call).await? {
             Ok(answer) => answer,
             Err(error) if is_no_permission(&error) => {
                 self.topology.mode().use_tombstones();
-                return self.acquire_by_tombstone(key, token).await;
+                return self.acquire_by_tombstone(key).await;
             }
             Err(error) => return Err(convert("acquire", error)),
         };
@@ -226,6 +249,11 @@ impl Shared {
         crate::backend::check_ttl(ttl)?;
         let (value, millis) = (stub::escape(value), ttl.and_then(ttl_millis));
         let stored = if self.topology.mode().uses_tombstones() {
+            // A load that took longer than tombstones stay may have been overtaken.
+            let age = uptime().as_millis().saturating_sub(lease.token());
+            if age + MARGIN.as_millis() >= HOLD_OFF.as_millis() {
+                return Ok(Filled::Refused);
+            }
             let mut command = cmd("SET");
             command.arg(self.full(key)).arg(&value[..]).arg("NX");
             if let Some(millis) = millis {
@@ -243,6 +271,25 @@ impl Shared {
         Ok(if stored { Filled::Stored } else { Filled::Refused })
     }
 
+    pub(super) async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
+        check_life(life)?;
+        if self.topology.mode().uses_tombstones() {
+            // Nothing was taken that could end; but what was invalidated since shows a tombstone.
+            let holds = matches!(self.acquire_by_tombstone(key).await?, Acquired::Granted { .. });
+            return Ok(holds.then(|| lease.clone()));
+        }
+        let call = |command: &mut Cmd| {
+            command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&lease.token().to_be_bytes()[..]);
+            command.arg(life_millis(life));
+        };
+        let answer = self.eval("renew", &RENEW, key, call).await?;
+        match answer.map_err(|error| convert("renew", error))? {
+            Value::Int(1) => Ok(Some(lease.clone())),
+            Value::Int(0) => Ok(None),
+            _ => Err(unexpected("renew")),
+        }
+    }
+
     pub(super) async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
         if self.topology.mode().uses_tombstones() {
             return Ok(());
@@ -255,11 +302,12 @@ impl Shared {
     }
 
     /// Without scripts nothing is taken: a fill stores if the key is absent, which a tombstone prevents.
-    async fn acquire_by_tombstone(&self, key: &str, token: u128) -> Result<Acquired> {
+    async fn acquire_by_tombstone(&self, key: &str) -> Result<Acquired> {
+        let lease = Lease::new(uptime().as_millis());
         let mut command = cmd("GET");
         command.arg(self.full(key));
         match bytes_of(self.ask("acquire", key, &command).await?).map(stub::parse) {
-            None => Ok(Acquired::Granted { lease: Lease::new(token), kept: None }),
+            None => Ok(Acquired::Granted { lease, kept: None }),
             Some(Held::Value(value)) => Ok(Acquired::Present { value }),
             Some(Held::Leased(kept)) => Ok(Acquired::Busy { kept }),
         }
@@ -288,6 +336,17 @@ impl Shared {
             answer => Ok(answer),
         }
     }
+}
+
+/// The life of a lease for a script, which counts its end.
+fn life_millis(life: Duration) -> i64 {
+    ttl_millis(life).unwrap_or(LONGEST_MILLIS)
+}
+
+/// How long this process has had leases: what a lease without a stub says of its age.
+fn uptime() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
 }
 
 /// A token that repeats with no other, whatever restarts: random, from the system.

@@ -43,6 +43,7 @@ use self::node::Answer;
 use self::scan::escape_pattern;
 use self::settings::Settings;
 use self::topology::{Keyed, Topology, unexpected};
+use super::releases::{Releases, Releasing};
 use super::{
     Acquired, CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, Filled, Lease,
     Persistence, SetEntry, Tier, check_ttl,
@@ -81,6 +82,7 @@ pub struct RedisBackend {
 struct Shared {
     topology: Topology,
     prefix: String,
+    releases: Releases,
 }
 
 impl RedisBackend {
@@ -169,7 +171,8 @@ impl RedisBackend {
 
     fn from_settings(settings: Settings) -> Self {
         let prefix = settings.prefix.clone();
-        Self { shared: Arc::new(Shared { topology: Topology::new(settings), prefix }) }
+        let topology = Topology::new(settings);
+        Self { shared: Arc::new(Shared { topology, prefix, releases: Releases::default() }) }
     }
 }
 
@@ -361,6 +364,7 @@ impl CacheBackend for RedisBackend {
     }
 
     async fn acquire(&self, key: &str, seen: Option<&Bytes>, life: Duration) -> Result<Acquired> {
+        Releases::resume(&self.shared);
         self.shared.acquire(key, seen, life).await
     }
 
@@ -368,8 +372,27 @@ impl CacheBackend for RedisBackend {
         self.shared.fill(key, lease, value, ttl).await
     }
 
+    async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
+        self.shared.renew(key, lease, life).await
+    }
+
     async fn release(&self, key: &str, lease: &Lease) -> Result<()> {
         self.shared.release(key, lease).await
+    }
+
+    fn release_later(&self, key: &str, lease: Lease) {
+        Releases::put(&self.shared, key, lease);
+    }
+}
+
+impl Releasing for Shared {
+    fn releases(&self) -> &Releases {
+        &self.releases
+    }
+
+    async fn give_back(&self, key: &str, lease: &Lease) {
+        // In one try; what was not given back ends with its life.
+        let _ = self.release(key, lease).await;
     }
 }
 
@@ -391,12 +414,13 @@ fn bytes_of(value: Value) -> Option<Bytes> {
     }
 }
 
+/// The longest life: the server adds the time of day, in milliseconds since 1970, in 63 bits.
+const LONGEST_MILLIS: i64 = i64::MAX / 2;
+
 /// Whole milliseconds, rounded up; `None` for a life so long that the server could not count its end.
 fn ttl_millis(ttl: Duration) -> Option<i64> {
-    // The server adds the time of day, in milliseconds since 1970, in 63 bits.
-    const LONGEST: i64 = i64::MAX / 2;
     let millis = i64::try_from(ttl.as_nanos().div_ceil(1_000_000)).ok()?;
-    (millis <= LONGEST).then_some(millis)
+    (millis <= LONGEST_MILLIS).then_some(millis)
 }
 
 #[cfg(test)]

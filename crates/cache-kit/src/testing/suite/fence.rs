@@ -8,10 +8,10 @@ use super::{Subject, get, ok, put};
 use crate::ErrorKind;
 use crate::backend::{Acquired, CacheBackend, Fence, Filled, Lease, Peek};
 
-const LIFE: Duration = Duration::from_secs(30);
+pub(super) const LIFE: Duration = Duration::from_secs(30);
 
 /// A lease on an absent key; `None` if the backend has no fence, which is then checked to be what it says.
-async fn lease<B: CacheBackend>(subject: &Subject<B>, key: &str) -> Option<Lease> {
+pub(super) async fn lease<B: CacheBackend>(subject: &Subject<B>, key: &str) -> Option<Lease> {
     match ok(subject.backend().acquire(key, None, LIFE).await) {
         Acquired::Granted { lease, kept: None } => Some(lease),
         Acquired::Unfenced => {
@@ -20,11 +20,11 @@ async fn lease<B: CacheBackend>(subject: &Subject<B>, key: &str) -> Option<Lease
             assert_eq!(refused.expect_err("filled without a fence").kind(), ErrorKind::Unsupported);
             None
         }
-        other => panic!("no lease on an absent key: {other:?}"),
+        other => panic!("no lease on the absent key {key:?}: {other:?}"),
     }
 }
 
-async fn fill<B: CacheBackend>(
+pub(super) async fn fill<B: CacheBackend>(
     subject: &Subject<B>,
     key: &str,
     lease: &Lease,
@@ -33,7 +33,7 @@ async fn fill<B: CacheBackend>(
     ok(subject.backend().fill(key, lease, Bytes::from(value), None).await)
 }
 
-async fn is_granted<B: CacheBackend>(subject: &Subject<B>, key: &str) -> bool {
+pub(super) async fn is_granted<B: CacheBackend>(subject: &Subject<B>, key: &str) -> bool {
     matches!(ok(subject.backend().acquire(key, None, LIFE).await), Acquired::Granted { .. })
 }
 

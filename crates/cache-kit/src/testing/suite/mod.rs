@@ -5,12 +5,14 @@
 mod bulk;
 mod fence;
 mod lifetime;
+mod renew;
 mod robust;
 mod value;
 
 pub use bulk::*;
 pub use fence::*;
 pub use lifetime::*;
+pub use renew::*;
 pub use robust::*;
 pub use value::*;
 
@@ -79,6 +81,17 @@ macro_rules! backend_suite {
             a_value_that_was_seen_stays_until_it_is_filled
             a_second_caller_is_told_busy
             an_older_lease_does_not_fill_a_newer_one
+            without_a_fence_nothing_is_renewed
+            a_renewed_lease_outlives_its_first_life
+            a_renewed_lease_ends_with_its_new_life
+            a_void_lease_is_not_renewed
+            the_lease_of_another_is_not_renewed
+            a_renewed_lease_is_invisible_and_busy
+            renewing_over_a_value_keeps_it_readable
+            an_old_lease_removes_nothing_of_a_renewed_one
+            a_renewed_lease_can_be_released
+            a_delete_or_a_write_voids_a_renewed_lease
+            giving_back_later_touches_nothing_else
         }
     };
     (@tests $name:ident, $subject:expr, $($behaviour:ident)+) => {
