@@ -1,15 +1,17 @@
 //! The front door: values under keys, loaded by closures.
 
 mod builder;
+mod invalidation;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use builder::CacheBuilder;
 
 use crate::backend::{self, CacheBackend};
-use crate::engine::{Answer, Engine, LoadMany, OnceLoad, Request};
+use crate::engine::{Answer, Engine, Gauges, LoadMany, OnceLoad, Request, Terms};
 use crate::entity::CacheValue;
 use crate::entry::schema_of;
 use crate::error::{Error, ErrorKind, Result};
@@ -145,7 +147,12 @@ impl Cache {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let request = self.request::<T>(key, options.ttl, options.strategy)?;
+        let request = self.request::<T>(
+            key,
+            options.ttl,
+            options.strategy,
+            options.over(self.engine.settings.policy())?,
+        )?;
         self.engine.read_owned(&request, OnceLoad::new(loader)).await
     }
 
@@ -217,7 +224,12 @@ impl Cache {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<T, E>> + Send,
     {
-        let request = self.request::<T>(key, options.ttl, options.strategy)?;
+        let request = self.request::<T>(
+            key,
+            options.ttl,
+            options.strategy,
+            options.over(self.engine.settings.policy())?,
+        )?;
         self.engine.read_inline(&request, &mut OnceLoad::new(loader)).await
     }
 
@@ -296,8 +308,11 @@ impl Cache {
     {
         policy::check_batch_strategy(options.strategy)?;
         let keys: Vec<_> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
-        let requests: Result<Vec<_>> =
-            keys.iter().map(|key| self.request::<T>(key, options.ttl, options.strategy)).collect();
+        let terms = options.over(self.engine.settings.policy())?;
+        let requests: Result<Vec<_>> = keys
+            .iter()
+            .map(|key| self.request::<T>(key, options.ttl, options.strategy, terms.clone()))
+            .collect();
         self.engine.read_many(&requests?, ByKey { keys: &keys, loader }).await
     }
 
@@ -306,7 +321,7 @@ impl Cache {
     /// # Errors
     /// When the backend cannot tell: that is not a miss.
     pub async fn get<T: CacheValue>(&self, key: impl AsRef<str>) -> Result<Option<T>> {
-        let request = self.request::<T>(key.as_ref(), None, CacheStrategy::Fresh)?;
+        let request = self.request::<T>(key.as_ref(), None, CacheStrategy::Fresh, Terms::Cache)?;
         Ok(self.engine.read_cached(&request, |_| true).await?.value)
     }
 
@@ -315,7 +330,7 @@ impl Cache {
     /// # Errors
     /// As `get`.
     pub async fn get_outcome<T: CacheValue>(&self, key: impl AsRef<str>) -> Result<Outcome<Option<T>>> {
-        let request = self.request::<T>(key.as_ref(), None, CacheStrategy::Fresh)?;
+        let request = self.request::<T>(key.as_ref(), None, CacheStrategy::Fresh, Terms::Cache)?;
         Ok(self.engine.outcome(self.engine.read_cached(&request, |_| true).await?))
     }
 
@@ -338,42 +353,19 @@ impl Cache {
         options: LoadOptions,
         value: &T,
     ) -> Result<()> {
-        let request = self.request::<T>(key.as_ref(), options.ttl, CacheStrategy::Refresh)?;
+        let request = self.request::<T>(
+            key.as_ref(),
+            options.ttl,
+            CacheStrategy::Refresh,
+            options.over(self.engine.settings.policy())?,
+        )?;
         self.engine.write(&request, value).await
     }
 
-    /// Removes the value under `key`. When this returns `Ok`, no older value comes back: a load that had begun
-    /// stores nothing, and a read that begins now does not join it.
-    ///
-    /// Call it after the change of the source is committed.
-    ///
-    /// # Errors
-    /// When the backend may still hold the old value: it is then not known whether the invalidation took
-    /// place, and other processes may serve the old value until it expires.
-    pub async fn invalidate(&self, key: impl AsRef<str>) -> Result<()> {
-        self.engine.invalidate(&self.key(key.as_ref())?).await
-    }
-
-    /// Removes the values under many keys, each as [`invalidate`](Self::invalidate) does.
-    ///
-    /// # Errors
-    /// As `invalidate`, for any of them.
-    pub async fn invalidate_many(
-        &self,
-        keys: impl IntoIterator<Item = impl AsRef<str> + Send> + Send,
-    ) -> Result<()> {
-        let keys: Vec<_> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
-        let keys: Result<Vec<_>> = keys.iter().map(|key| self.key(key)).collect();
-        self.engine.invalidate_many(&keys?).await
-    }
-
-    /// Removes everything under this cache's namespace, and nothing else, and tells how many values that was.
-    ///
-    /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without a namespace, or if the backend cannot delete by pattern;
-    /// otherwise as [`invalidate`](Self::invalidate).
-    pub async fn clear(&self) -> Result<u64> {
-        self.engine.clear().await
+    /// What this cache is busy with.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        self.engine.gauges()
     }
 
     /// What this cache has done so far.
@@ -409,8 +401,9 @@ impl Cache {
     fn request<'a, T>(
         &self,
         key: &'a str,
-        ttl: Option<std::time::Duration>,
+        ttl: Option<Duration>,
         strategy: CacheStrategy,
+        terms: Terms,
     ) -> Result<Request<'a>> {
         policy::check_call_ttl(ttl)?;
         Ok(Request {
@@ -419,6 +412,7 @@ impl Cache {
             prefix: "",
             ttl,
             strategy,
+            terms,
         })
     }
 }

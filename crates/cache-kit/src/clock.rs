@@ -1,9 +1,15 @@
 //! Where time comes from: the system, or a test that moves it by hand.
 
+mod timer;
+
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) use timer::Sleep;
+
+use self::timer::Timers;
 
 /// A point of monotonic time, in nanoseconds since its clock began.
 ///
@@ -28,7 +34,6 @@ impl Tick {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    #[cfg(feature = "inmemory")]
     pub(crate) fn to_bits(self) -> u64 {
         self.0
     }
@@ -43,12 +48,16 @@ pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
-    System { origin: Instant },
+    System,
     Manual(Arc<Manual>),
 }
 
+/// Where the ticks of the system's clock begin.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 struct Manual {
     nanos: AtomicU64,
+    timers: Timers,
     /// Negative after a jump to before the time that has passed.
     unix_millis_at_origin: AtomicI64,
 }
@@ -57,16 +66,16 @@ impl Clock {
     /// The clock of the system.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System { origin: Instant::now() })
+        Self(Source::System)
     }
 
     /// Monotonic time.
     #[must_use]
     pub fn now(&self) -> Tick {
         match &self.0 {
-            Source::System { origin } => {
+            Source::System => {
                 // 584 years fit.
-                Tick(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1))
+                Tick(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX - 1))
             }
             Source::Manual(manual) => Tick(manual.nanos.load(Ordering::SeqCst)),
         }
@@ -76,13 +85,34 @@ impl Clock {
     #[must_use]
     pub fn unix_millis(&self) -> u64 {
         match &self.0 {
-            Source::System { .. } => SystemTime::now()
+            Source::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             Source::Manual(manual) => {
                 let elapsed = manual.nanos.load(Ordering::SeqCst) / 1_000_000;
                 elapsed.saturating_add_signed(manual.unix_millis_at_origin.load(Ordering::SeqCst))
             }
+        }
+    }
+
+    /// Waits for a tick, on no runtime's timer. Cancel-safe.
+    pub(crate) fn sleep_until(&self, until: Tick) -> Sleep {
+        Sleep::new(self.clone(), until)
+    }
+
+    /// Waits for as long as this from now on.
+    pub(crate) fn sleep(&self, life: Duration) -> Sleep {
+        self.sleep_until(self.now().after(life))
+    }
+
+    fn is_system(&self) -> bool {
+        matches!(self.0, Source::System)
+    }
+
+    fn timers(&self) -> &Timers {
+        match &self.0 {
+            Source::System => &timer::SYSTEM,
+            Source::Manual(manual) => &manual.timers,
         }
     }
 }
@@ -96,7 +126,7 @@ impl Default for Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Source::System { .. } => "Clock::System",
+            Source::System => "Clock::System",
             Source::Manual(_) => "Clock::Manual",
         })
     }
@@ -123,6 +153,7 @@ impl ManualClock {
     pub fn new() -> Self {
         Self(Arc::new(Manual {
             nanos: AtomicU64::new(0),
+            timers: Timers::new(),
             unix_millis_at_origin: AtomicI64::new(1_577_836_800_000),
         }))
     }
@@ -133,13 +164,14 @@ impl ManualClock {
         Clock(Source::Manual(Arc::clone(&self.0)))
     }
 
-    /// Moves monotonic and wall-clock time forward.
+    /// Moves monotonic and wall-clock time forward, and wakes whoever waited for it.
     pub fn advance(&self, by: Duration) {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let _ = self.0.nanos.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
             // One short of NEVER, so that even then nothing that never expires does.
             Some(now.saturating_add(nanos).min(u64::MAX - 1))
         });
+        self.0.timers.fire(self.clock().now());
     }
 
     /// Makes the wall clock jump to `unix_millis`, as an administrator or a time service might; monotonic

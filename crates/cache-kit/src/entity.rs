@@ -53,6 +53,13 @@ pub trait CacheEntity: CacheValue {
         0
     }
 
+    /// Whether an entity past its fresh life may be served where the [`Policy`](crate::Policy) allows it. Say no for what
+    /// must never be out of date, such as permissions. Default: it may.
+    #[must_use]
+    fn may_be_stale() -> bool {
+        true
+    }
+
     /// Says no to an entity that must not be used; asked after a load and after a hit. A cached entity that is
     /// refused is a miss; one from the source is an error. Default: all are good.
     ///

@@ -33,8 +33,14 @@ pub enum ErrorKind {
     /// within a task and through the cache's own tasks, not through one that the loader spawns; two loads that
     /// wait for each other from different callers are not noticed either.
     Reentrant,
-    /// The load ended without an answer because its runtime was shut down.
+    /// The load ended without an answer because its runtime or the cache was shut down.
     LoadAborted,
+    /// Too many loads are under way, or too many reads wait for one ([`Limits`](crate::Limits)).
+    Overloaded,
+    /// The backend did not confirm an invalidation. It is queued and sent again until the backend confirms it, and this
+    /// process does not believe the entry meanwhile; others may serve the old value until then. If this process ends
+    /// first, they may until the entry expires.
+    Unconfirmed,
     /// The backend could not be reached, or did not answer as it should.
     Unavailable,
     /// A deadline passed.
@@ -60,6 +66,8 @@ impl ErrorKind {
             Self::LoaderPanicked => "the loader panicked",
             Self::Reentrant => "re-entrant load",
             Self::LoadAborted => "load aborted",
+            Self::Overloaded => "overloaded",
+            Self::Unconfirmed => "invalidation not confirmed",
             Self::Unavailable => "backend unavailable",
             Self::Timeout => "deadline passed",
             Self::Auth => "not let in",
@@ -211,8 +219,17 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         self.0.transient.unwrap_or(matches!(
             self.0.kind,
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::LoadAborted
+            ErrorKind::Unavailable
+                | ErrorKind::Timeout
+                | ErrorKind::LoadAborted
+                | ErrorKind::Overloaded
+                | ErrorKind::Unconfirmed
         ))
+    }
+
+    /// Whether it was said that the same call will not succeed later.
+    pub(crate) fn is_permanent(&self) -> bool {
+        self.0.transient == Some(false)
     }
 
     /// The backend that the error is about, if it is about one.
@@ -225,6 +242,11 @@ impl Error {
     #[must_use]
     pub fn operation(&self) -> Option<&'static str> {
         self.0.operation
+    }
+
+    /// What happened, without where and what to do.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
     }
 
     /// What to do about it, if there is something to say.

@@ -1,19 +1,20 @@
 //! The entity door: feeders, repositories, strategies.
 
+mod invalidation;
+
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::backend::CacheBackend;
-use crate::engine::{Answer, Engine, Load, LoadMany, Request, Settings};
+use crate::engine::{Answer, Engine, Gauges, Load, LoadMany, Request, Settings, SourceFailure, Terms};
 use crate::entity::CacheEntity;
 use crate::entry::schema_of;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::CacheFeed;
 use crate::key::Key;
 use crate::observe::{CacheMetrics, Observer, Stats};
 use crate::outcome::{Outcome, Source};
-use crate::policy::{self, OperationConfig, TtlPolicy};
+use crate::policy::{self, Limits, OperationConfig, Policy, TtlPolicy};
 use crate::repository::DataRepository;
 use crate::strategy::CacheStrategy;
 
@@ -92,6 +93,34 @@ impl<B: CacheBackend> CacheExpander<B> {
     #[must_use]
     pub fn with_clock(mut self, clock: crate::Clock) -> Self {
         self.engine.settings.clock = clock;
+        self
+    }
+
+    /// How old answers may be, and how long they may take. Entities can opt out of stale answers
+    /// ([`CacheEntity::may_be_stale`]). Default: nothing stale is served, and loads end after 30 s.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for what contradicts itself.
+    pub fn with_policy(mut self, policy: Policy) -> Result<Self> {
+        policy.check()?;
+        self.engine.settings.set_policy(policy);
+        Ok(self)
+    }
+
+    /// How many loads, waiting reads and unconfirmed invalidations there may be.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for a limit of zero, or if the expander is in use already.
+    pub fn with_limits(mut self, limits: Limits) -> Result<Self> {
+        self.engine.set_limits(limits)?;
+        Ok(self)
+    }
+
+    /// What an error of a repository says about the entity; see
+    /// [`CacheBuilder::classify_errors`](crate::CacheBuilder::classify_errors).
+    #[must_use]
+    pub fn with_classify_errors(mut self, classify: fn(&Error) -> SourceFailure) -> Self {
+        self.engine.settings.classify = Some(classify);
         self
     }
 
@@ -174,7 +203,7 @@ impl<B: CacheBackend> CacheExpander<B> {
     {
         feeder.validate()?;
         let id = feeder.entity_id();
-        let request = self.request::<T>(&id, config.ttl, strategy)?;
+        let request = self.request::<T>(&id, config, strategy)?;
         let mut source = FromRepository { repository, id: &id, retries: config.retries };
         let mut answer = self.engine.read_inline(&request, &mut source).await?;
         let key = request.key.as_str();
@@ -200,7 +229,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         T: CacheEntity,
         R: DataRepository<T>,
     {
-        let request = self.request::<T>(id, None, CacheStrategy::Refresh)?;
+        let request = self.request::<T>(id, OperationConfig::default(), CacheStrategy::Refresh)?;
         let mut source = FromRepository { repository, id, retries: 0 };
         Ok(self.engine.read_inline(&request, &mut source).await?.value)
     }
@@ -220,7 +249,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         T: CacheEntity,
         R: DataRepository<T>,
     {
-        let request = self.request::<T>(id, config.ttl, strategy)?;
+        let request = self.request::<T>(id, config, strategy)?;
         let mut source = FromRepository { repository, id, retries: config.retries };
         let answer = self.engine.read_inline(&request, &mut source).await?;
         Ok(self.engine.outcome(answer))
@@ -256,7 +285,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         T: CacheEntity,
         R: DataRepository<T> + 'static,
     {
-        let request = self.request::<T>(&id, config.ttl, strategy)?;
+        let request = self.request::<T>(&id, config, strategy)?;
         let source = FromShared { repository, id, retries: config.retries };
         Ok(self.engine.outcome(self.engine.read_owned(&request, source).await?))
     }
@@ -304,26 +333,14 @@ impl<B: CacheBackend> CacheExpander<B> {
         R: DataRepository<T>,
     {
         let requests: Result<Vec<_>> =
-            ids.iter().map(|id| self.request::<T>(id, config.ttl, CacheStrategy::Refresh)).collect();
+            ids.iter().map(|id| self.request::<T>(id, config, CacheStrategy::Refresh)).collect();
         self.engine.read_many(&requests?, ByIds { ids, repository, retries: config.retries }).await
     }
 
-    /// Removes an entity. When this returns `Ok`, no older value comes back: a load that had begun stores
-    /// nothing, and a read that begins now does not join it. Call it after the change is committed.
-    ///
-    /// # Errors
-    /// When the backend may still hold the old value.
-    pub async fn invalidate<T: CacheEntity>(&self, id: &T::Key) -> Result<()> {
-        self.engine.invalidate(&self.key::<T>(id)?).await
-    }
-
-    /// Removes many entities, each as [`invalidate`](Self::invalidate) does.
-    ///
-    /// # Errors
-    /// As `invalidate`, for any of them.
-    pub async fn invalidate_many<T: CacheEntity>(&self, ids: &[T::Key]) -> Result<()> {
-        let keys: Result<Vec<_>> = ids.iter().map(|id| self.key::<T>(id)).collect();
-        self.engine.invalidate_many(&keys?).await
+    /// What this cache is busy with.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        self.engine.gauges()
     }
 
     /// What this cache has done so far.
@@ -359,16 +376,25 @@ impl<B: CacheBackend> CacheExpander<B> {
     fn request<T: CacheEntity>(
         &self,
         id: &T::Key,
-        ttl: Option<Duration>,
+        config: OperationConfig,
         strategy: CacheStrategy,
     ) -> Result<Request<'static>> {
-        policy::check_call_ttl(ttl)?;
+        policy::check_call_ttl(config.ttl)?;
+        let mut terms = config.over(self.engine.settings.policy())?;
+        if !T::may_be_stale() {
+            terms = match terms {
+                Terms::Cache => Terms::NeverStale,
+                Terms::Call(policy) => Terms::Call(Box::new(policy.never_stale())),
+                Terms::NeverStale => terms,
+            };
+        }
         Ok(Request {
             key: self.key::<T>(id)?,
             schema: schema_of::<T>(T::cache_version()),
             prefix: T::cache_prefix(),
-            ttl,
+            ttl: config.ttl,
             strategy,
+            terms,
         })
     }
 }

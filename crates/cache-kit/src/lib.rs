@@ -36,20 +36,23 @@ mod outcome;
 mod policy;
 mod repository;
 mod service;
+mod steps;
 mod strategy;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use cache::{Cache, CacheBuilder};
 pub use clock::{Clock, ManualClock, Tick};
+pub use engine::{Gauges, Hold, SourceFailure};
 pub use entity::{CacheEntity, CacheValue};
 pub use entry::Codec;
 pub use error::{Error, ErrorKind, Result, load};
 pub use expander::CacheExpander;
 pub use feed::{CacheFeed, GenericFeeder};
 pub use observe::{CacheMetrics, NoOpMetrics, RejectedStats, Stats};
-pub use outcome::{Outcome, Source, Stored};
-pub use policy::{InlineOptions, LoadOptions, OperationConfig, TtlPolicy};
+pub use outcome::{Invalidation, Outcome, Source, Stored};
+pub use policy::{InlineOptions, Limits, LoadOptions, OperationConfig, Policy, TtlPolicy};
 pub use repository::{DataRepository, InMemoryRepository};
 pub use service::CacheService;
+pub use steps::{Step, Steps};
 pub use strategy::CacheStrategy;

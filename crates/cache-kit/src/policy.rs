@@ -1,6 +1,14 @@
-//! How long entries live, and what one call may change.
+//! How long entries live, how old an answer may be, how long one may take, and what one call may change.
+
+mod limits;
+mod options;
+mod reading;
 
 use std::time::Duration;
+
+pub use limits::Limits;
+pub use options::{InlineOptions, LoadOptions, OperationConfig};
+pub use reading::Policy;
 
 /// The life of entries where nothing else is said.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(300);
@@ -30,93 +38,6 @@ impl TtlPolicy {
             Self::Infinite => None,
             Self::PerType(ttl) => Some(ttl(prefix)),
         }
-    }
-}
-
-/// What one call changes, where the load runs in the caller's own task.
-///
-/// ```
-/// use cache_kit::OperationConfig;
-/// use std::time::Duration;
-///
-/// let config = OperationConfig::default().with_ttl(Duration::from_secs(60)).with_retry(2);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OperationConfig {
-    /// The life of an entry that this call stores. Default: the cache's.
-    pub ttl: Option<Duration>,
-    /// How often a failed read of the source is tried again, after 50 ms and then twice as long each time, up
-    /// to a second, with jitter. Default: not at all. Waits on the timer of the tokio runtime; without a runtime
-    /// it does not wait.
-    pub retries: u32,
-}
-
-impl OperationConfig {
-    /// Stores for this long.
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Tries a failed read of the source again, up to `count` times.
-    #[must_use]
-    pub fn with_retry(mut self, count: u32) -> Self {
-        self.retries = count;
-        self
-    }
-}
-
-/// What one call of [`Cache`](crate::Cache) changes where the load is detached from its caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LoadOptions {
-    /// The life of an entry that this call stores. Default: the cache's.
-    pub ttl: Option<Duration>,
-    /// What the call may do with cache and source. Default: [`Refresh`](crate::CacheStrategy::Refresh).
-    pub strategy: crate::CacheStrategy,
-}
-
-impl LoadOptions {
-    /// Stores for this long.
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Reads by this strategy.
-    #[must_use]
-    pub fn with_strategy(mut self, strategy: crate::CacheStrategy) -> Self {
-        self.strategy = strategy;
-        self
-    }
-}
-
-/// What one call of [`Cache`](crate::Cache) changes where the load runs in the caller's task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct InlineOptions {
-    /// The life of an entry that this call stores. Default: the cache's.
-    pub ttl: Option<Duration>,
-    /// What the call may do with cache and source. Default: [`Refresh`](crate::CacheStrategy::Refresh).
-    pub strategy: crate::CacheStrategy,
-}
-
-impl InlineOptions {
-    /// Stores for this long.
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Reads by this strategy.
-    #[must_use]
-    pub fn with_strategy(mut self, strategy: crate::CacheStrategy) -> Self {
-        self.strategy = strategy;
-        self
     }
 }
 

@@ -162,7 +162,7 @@ async fn an_invalidation_that_failed_shows_in_the_answer_of_a_load_that_was_join
     gate.reached().await;
     gate.open();
     for read in [first, second] {
-        assert_eq!(bounded(read).await.unwrap().degraded.unwrap().kind(), ErrorKind::Unavailable);
+        assert_eq!(bounded(read).await.unwrap().degraded.unwrap().kind(), ErrorKind::Unconfirmed);
     }
 }
 

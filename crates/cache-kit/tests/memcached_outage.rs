@@ -157,7 +157,7 @@ async fn with_the_cache_down_the_strategies_do_what_they_promise() {
         assert_eq!(outcome.is_degraded(), strategy != CacheStrategy::Bypass);
         assert_ne!(outcome.stored, Stored::Yes);
     }
-    let mut feeder = GenericFeeder::<User>::new(1);
+    let mut feeder = GenericFeeder::<User>::new(2);
     let error = expander.with(&mut feeder, &users, CacheStrategy::Fresh).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(expander.invalidate::<User>(&1).await.is_err(), "an invalidation that cannot be kept is no Ok");

@@ -8,12 +8,12 @@ use super::Cache;
 use crate::backend::{self, CacheBackend};
 use crate::clock::Clock;
 use crate::config::{Params, ServiceUrl, text};
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Settings, SourceFailure};
 use crate::entry::Codec;
 use crate::error::{Error, Result};
 use crate::key::check_namespace;
 use crate::observe::{CacheMetrics, Observer};
-use crate::policy::TtlPolicy;
+use crate::policy::{Limits, Policy, TtlPolicy};
 
 /// Settings of a [`Cache`].
 ///
@@ -83,6 +83,28 @@ impl CacheBuilder {
         self
     }
 
+    /// How old answers may be, and how long they may take. Default: nothing stale is served, and loads end after 30 s.
+    /// What contradicts itself is an error.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.settings.set_policy(policy);
+        self
+    }
+
+    /// How many loads, waiting reads and unconfirmed invalidations there may be. Zero is an error.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// What an error of a loader says about the value, which decides whether a stale one is served instead. It is handed
+    /// errors of kind [`Source`](crate::ErrorKind::Source), and finds the loader's own with
+    /// [`Error::find_source`]. Default: all may pass, but for those that say otherwise
+    /// ([`Error::with_transient`]).
+    pub fn classify_errors(mut self, classify: fn(&Error) -> SourceFailure) -> Self {
+        self.settings.classify = Some(classify);
+        self
+    }
+
     /// Is told what the cache does. Default: nobody; [`Cache::stats`] counts anyway.
     pub fn metrics(mut self, metrics: impl CacheMetrics) -> Self {
         self.metrics = Some(Box::new(metrics));
@@ -134,6 +156,8 @@ impl CacheBuilder {
             return Err(Error::config("max_value_bytes (max_value in a URL) is less than 128")
                 .with_hint("8 MiB is the default"));
         }
+        self.settings.policy().check()?;
+        self.settings.limits.check()?;
         Ok(self.over(backend))
     }
 

@@ -5,21 +5,26 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::chain;
+use super::lease::Upkeep;
 use super::load::{Load, Loaded};
-use super::lookup::{Found, Missed};
+use super::lookup::{Found, Missed, Unused, quarantined};
 use super::read::Answer;
+use super::stale::{Fallback, SourceFailure};
 use super::{Engine, LEASE_LIFE, Request};
 use crate::backend::{Acquired, CacheBackend, Filled, Lease};
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Event;
 use crate::outcome::Stored;
+use crate::steps::{Step, Steps};
 
 /// A key that the cache cannot answer, and what may be done with its value.
-struct Missing<'a, B: CacheBackend> {
+struct Missing<'a, B: CacheBackend, T> {
     at: usize,
+    fallback: Option<Fallback<T>>,
     held: Held<'a, B>,
     stored: Stored,
     degraded: Option<Error>,
@@ -32,9 +37,55 @@ struct Held<'a, B: CacheBackend> {
     lease: Option<Lease>,
 }
 
+impl<B: CacheBackend, T> Missing<'_, B, T> {
+    fn may_be_served(&self, window: Duration) -> bool {
+        self.fallback.as_ref().is_some_and(|fallback| fallback.stale_for < window)
+    }
+}
+
+/// The leases of a batch, kept while its loader runs.
+struct KeepingMany<'a, B: CacheBackend, T> {
+    engine: &'a Engine<B>,
+    missing: Vec<Missing<'a, B, T>>,
+}
+
+impl<B: CacheBackend, T: Send> Upkeep for KeepingMany<'_, B, T> {
+    fn has_leases(&self) -> bool {
+        self.missing.iter().any(|one| one.held.lease.is_some())
+    }
+
+    fn asked(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn renew(&mut self) -> BoxFuture<'_, ()> {
+        let engine = self.engine;
+        let renewals = self.missing.iter_mut().map(|one| one.renew(engine));
+        Box::pin(async move { join_all(renewals.collect::<Vec<_>>()).await.clear() })
+    }
+}
+
+impl<B: CacheBackend, T> Missing<'_, B, T> {
+    async fn renew(&mut self, engine: &Engine<B>) {
+        let Some(lease) = self.held.lease.take() else { return };
+        match engine.backend().renew(self.held.key, &lease, LEASE_LIFE).await {
+            Ok(Some(lease)) => {
+                engine.count(Event::LeaseRenewed);
+                self.held.lease = Some(lease);
+            }
+            Ok(None) => {
+                engine.count(Event::LeaseLost);
+                self.stored = Stored::FencedOff;
+            }
+            // It ends by itself, and the fill will tell.
+            Err(_) => self.held.lease = Some(lease),
+        }
+    }
+}
+
 impl<B: CacheBackend> Drop for Held<'_, B> {
     fn drop(&mut self) {
-        self.engine.release_at_once(self.key, self.lease.take());
+        self.engine.release_later(self.key, self.lease.take());
     }
 }
 
@@ -90,27 +141,28 @@ impl<B: CacheBackend> Engine<B> {
                 at
             });
         }
-        let (began, started) = (self.invalidations(), self.observer.start(&self.settings.clock));
+        let began = (self.invalidations(), self.epoch());
+        let started = self.observer.start(&self.settings.clock);
         let mut answers: Vec<Option<Answer<T>>> = requests.iter().map(|_| None).collect();
         let mut missing = Vec::new();
         for (&at, read) in unique.iter().zip(self.look_at(requests, &unique).await) {
             let request = &requests[at];
             let judged = match read {
-                Ok(Some(entry)) => self.judge(request, entry, L::accepts),
-                Ok(None) => Err(Missed::Absent),
+                Ok(Some(entry)) => self.judge(request, entry, L::accepts).map_err(Some),
+                Ok(None) => Err(None),
                 Err(error) => {
                     self.count(Event::Unknown);
                     let held = Held { engine: self, key: request.key.as_str(), lease: None };
-                    let degraded = Some(error);
-                    missing.push(Missing { at, held, stored: Stored::BackendUnknown, degraded });
+                    let (stored, degraded) = (Stored::BackendUnknown, Some(error));
+                    missing.push(Missing { at, fallback: None, held, stored, degraded });
                     continue;
                 }
             };
-            self.count_lookup(request, judged.as_ref().err());
-            self.tell_lookup(request, started, judged.as_ref().err());
+            self.count(if judged.is_ok() { Event::Hit } else { Event::Miss });
+            self.tell_lookup(request, started, judged.as_ref().err().map(|_| &Missed::Absent));
             match judged {
                 Ok(found) => answers[at] = Some(Answer::cached(found)),
-                Err(missed) => match self.lease_for(request, at, missed, L::accepts).await {
+                Err(unused) => match self.lease_for(request, at, unused, L::accepts).await {
                     Ok(found) => answers[at] = Some(Answer::cached(found)),
                     Err(one) => missing.push(one),
                 },
@@ -129,7 +181,7 @@ impl<B: CacheBackend> Engine<B> {
     /// What the backend has under each key. That it fails is told once, however many keys it concerns.
     async fn look_at(&self, requests: &[Request<'_>], positions: &[usize]) -> Vec<Result<Option<Bytes>>> {
         let keys: Vec<&str> = positions.iter().map(|&at| requests[at].key.as_str()).collect();
-        let read = match self.backend().mget_each(&keys).await {
+        let mut read = match self.beside_the_epoch(self.backend().mget_each(&keys)).await {
             Ok(read) if read.len() == keys.len() => read,
             Ok(read) => {
                 let what = format!("mget gave {} answers for {} keys", read.len(), keys.len());
@@ -142,6 +194,13 @@ impl<B: CacheBackend> Engine<B> {
         if let Some((at, error)) = failed {
             self.backend_failed(&requests[at].key, "the cache could not be read", error);
         }
+        for (key, read) in keys.iter().zip(&mut read) {
+            if self.core.pending.holds(key) {
+                self.count(Event::Quarantined);
+                self.replay_soon();
+                *read = Err(quarantined());
+            }
+        }
         read
     }
 
@@ -150,16 +209,13 @@ impl<B: CacheBackend> Engine<B> {
         &'a self,
         request: &'a Request<'_>,
         at: usize,
-        missed: Missed,
+        unused: Option<Unused<T>>,
         accepts: fn(&T) -> bool,
-    ) -> Result<Found<T>, Missing<'a, B>> {
+    ) -> Result<Found<T>, Missing<'a, B, T>> {
         let key = request.key.as_str();
         let mut held = Held { engine: self, key, lease: None };
-        let seen = match &missed {
-            Missed::Unusable(entry) => Some(entry),
-            _ => None,
-        };
-        let (stored, degraded) = match self.backend().acquire(key, seen, LEASE_LIFE).await {
+        let (seen, fallback) = unused.map(|unused| (unused.entry, unused.fallback)).unzip();
+        let (stored, degraded) = match self.backend().acquire(key, seen.as_ref(), LEASE_LIFE).await {
             Ok(Acquired::Granted { lease, .. }) => {
                 held.lease = Some(lease);
                 (Stored::NotAsked, None)
@@ -175,14 +231,14 @@ impl<B: CacheBackend> Engine<B> {
                 (Stored::BackendUnknown, Some(error))
             }
         };
-        Err(Missing { at, held, stored, degraded })
+        Err(Missing { at, fallback: fallback.flatten(), held, stored, degraded })
     }
 
     async fn load_missing<T, L>(
         &self,
         requests: &[Request<'_>],
-        missing: Vec<Missing<'_, B>>,
-        began: u64,
+        missing: Vec<Missing<'_, B, T>>,
+        began: (u64, u64),
         loader: L,
         answers: &mut [Option<Answer<T>>],
     ) -> Result<()>
@@ -194,8 +250,30 @@ impl<B: CacheBackend> Engine<B> {
         let first = &requests[missing[0].at].key;
         let link = chain::link(self.id(), "", TypeId::of::<Vec<T>>());
         let mut once = Once { loader: Some(loader), missing: positions };
+        let policy = self.policy(&requests[missing[0].at]);
+        let longest = policy.timeout.unwrap_or(policy.load_deadline).min(policy.load_deadline);
+        let deadline = self.settings.clock.now().after(longest);
         // Dropped without a fill, each lease is given back.
-        let Loaded { value, cost } = self.run_loader(first, link, &mut once).await?;
+        let mut keeping = KeepingMany { engine: self, missing };
+        let loaded = self.run_loader(first, link, &mut once, deadline, &mut keeping).await;
+        let missing = keeping.missing;
+        let Loaded { value, cost } = match loaded {
+            Ok(loaded) => loaded,
+            // All or nothing: what has a stale value is served only if the others have one too.
+            Err(error)
+                if self.classify(&error) == SourceFailure::Transient
+                    && missing.iter().all(|one| one.may_be_served(policy.stale_if_error)) =>
+            {
+                for Missing { at, fallback, .. } in missing {
+                    self.count(Event::StaleOnError);
+                    let steps = Steps::default().with(Step::FoundStale).with(Step::LoadFailed);
+                    answers[at] =
+                        fallback.map(|fallback| self.serve_stale(fallback, steps, Some(error.clone())));
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         for (mut one, value) in missing.into_iter().zip(value.into_iter().flatten()) {
             let Some(value) = value else {
                 answers[one.at] = Some(Answer::loaded(None, Stored::NotAsked, one.degraded.take()));
@@ -212,7 +290,9 @@ impl<B: CacheBackend> Engine<B> {
                     }
                 };
             }
-            answers[one.at] = Some(Answer::loaded(Some(value), one.stored, one.degraded.take()));
+            let steps = Steps::default().with(Step::Loaded);
+            let answer = Answer::loaded(Some(value), one.stored, one.degraded.take());
+            answers[one.at] = Some(Answer { steps, ..answer });
         }
         Ok(())
     }
@@ -221,10 +301,13 @@ impl<B: CacheBackend> Engine<B> {
         &self,
         request: &Request<'_>,
         held: &mut Held<'_, B>,
-        began: u64,
+        (began, epoch): (u64, u64),
         value: &T,
         cost: Duration,
     ) -> Result<Filled> {
+        if self.epoch() != epoch {
+            return Ok(Filled::Refused);
+        }
         let (entry, ttl) = self.seal(request, value, cost)?;
         let started = self.observer.start(&self.settings.clock);
         let filled = match &held.lease {
@@ -234,7 +317,12 @@ impl<B: CacheBackend> Engine<B> {
                 Ok(filled)
             }
             // Any invalidation at all: coarse, but nothing has to be tracked key by key.
-            None => self.fill_unfenced(request, entry, ttl, || self.invalidations() != began).await,
+            None => {
+                self.fill_unfenced(request, entry, ttl, || {
+                    self.invalidations() != began || self.core.holds.contains(held.key)
+                })
+                .await
+            }
         };
         self.tell_fill(request, started, &filled);
         filled

@@ -21,6 +21,18 @@ fn current() -> Option<Arc<Link>> {
     CHAIN.try_with(Clone::clone).ok().flatten()
 }
 
+/// Whether this task is inside of a load of any key.
+pub(super) fn is_within_any() -> bool {
+    CHAIN.try_with(Option::is_some).unwrap_or(false)
+}
+
+impl Link {
+    /// Whether the load was begun inside of another.
+    pub(super) fn is_nested(&self) -> bool {
+        self.within.is_some()
+    }
+}
+
 /// Whether this task is inside of a load of this key.
 pub(super) fn contains(cache: usize, key: &str, tag: TypeId) -> bool {
     let mut next = current();

@@ -1,14 +1,13 @@
-//! Storing what was loaded, unless an invalidation came first; and giving leases back.
+//! Storing what was loaded, unless an invalidation came first.
 
 use std::panic::catch_unwind;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 
 use super::flight::Leader;
 use super::{Engine, Request};
-use crate::backend::{CacheBackend, Filled, Lease};
+use crate::backend::{CacheBackend, Filled};
 use crate::clock::Tick;
 use crate::entity::CacheValue;
 use crate::entry::{self, Stamp};
@@ -45,12 +44,21 @@ impl<B: CacheBackend> Engine<B> {
             Permit::Unknown => return Ok(Stored::BackendUnknown),
             Permit::Lease | Permit::Unfenced => {}
         }
+        if permit == Permit::Lease && (leader.lease.is_none() || leader.is_detached()) {
+            // The lease is void, or will be: nothing need be asked.
+            self.release_later(request.key.as_str(), leader.lease.take());
+            return Ok(self.count_fill(Filled::Refused));
+        }
         let filled = match self.seal(request, value, cost) {
             Ok((entry, ttl)) => {
                 let started = self.observer.start(&self.settings.clock);
+                let key = request.key.as_str();
                 let filled = match &leader.lease {
-                    Some(lease) => self.backend().fill(request.key.as_str(), lease, entry, ttl).await,
-                    None => self.fill_unfenced(request, entry, ttl, || leader.is_detached()).await,
+                    Some(lease) => self.backend().fill(key, lease, entry, ttl).await,
+                    None => {
+                        let overtaken = || leader.is_detached() || self.core.holds.contains(key);
+                        self.fill_unfenced(request, entry, ttl, overtaken).await
+                    }
                 };
                 self.tell_fill(request, started, &filled);
                 filled
@@ -62,9 +70,7 @@ impl<B: CacheBackend> Engine<B> {
             Ok(filled) => Ok(self.count_fill(filled)),
             Err(error) => {
                 self.store_failed(&request.key, &error);
-                if let Some(lease) = lease {
-                    self.release(&request.key, &lease).await;
-                }
+                self.release_later(request.key.as_str(), lease);
                 Err(error)
             }
         }
@@ -96,7 +102,7 @@ impl<B: CacheBackend> Engine<B> {
         }
     }
 
-    /// The entry of a value, and its life.
+    /// The entry of a value, and its life, stale or fresh.
     pub(super) fn seal<T: CacheValue>(
         &self,
         request: &Request<'_>,
@@ -116,16 +122,17 @@ impl<B: CacheBackend> Engine<B> {
             );
         }
         let stamp = Stamp {
-            schema: request.schema,
+            schema: self.schema(request),
             key_hash: request.key.hash(),
             written_at: settings.clock.unix_millis(),
             ttl,
+            stale: self.policy(request).stale_life(),
             load_cost: cost,
         };
         let limit =
             self.core.capabilities.max_value_bytes.unwrap_or(usize::MAX).min(settings.max_value_bytes);
         let entry = entry::seal(value, settings.codec, &stamp, settings.verify_roundtrip, limit)?;
-        Ok((entry, ttl))
+        Ok((entry, ttl.map(|ttl| ttl.saturating_add(stamp.stale))))
     }
 
     /// Writes if nothing was invalidated since the load began, looks again afterwards, and takes the value
@@ -148,20 +155,5 @@ impl<B: CacheBackend> Engine<B> {
             return Ok(Filled::Refused);
         }
         Ok(Filled::Stored)
-    }
-
-    pub(super) async fn release(&self, key: &Key<'_>, lease: &Lease) {
-        if let Err(error) = self.backend().release(key.as_str(), lease).await {
-            // It ends by itself.
-            self.backend_failed(key, "a lease was not given back", &error);
-        }
-    }
-
-    /// Gives a lease back from a `drop`, which cannot wait: a backend in memory is done at the first poll, a
-    /// network client has by then queued the command. Otherwise the lease ends by itself.
-    pub(super) fn release_at_once(&self, key: &str, lease: Option<Lease>) {
-        if let Some(lease) = lease {
-            let _ = self.backend().release(key, &lease).now_or_never();
-        }
     }
 }

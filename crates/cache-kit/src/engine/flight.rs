@@ -1,6 +1,6 @@
 //! One load per key at a time: who leads it, who follows, and what happens when the leader goes away.
 //!
-//! No I/O and no clock in here. A flight is in one of these states:
+//! No I/O and no clock in here: who calls says what time it is. A flight is in one of these states:
 //!
 //! ```text
 //!            complete                      followers take the result
@@ -8,11 +8,20 @@
 //!    │ leader dropped, followers wait
 //!    ├─────────────────▶ Orphaned ── a follower, or the next to come, leads ──▶ Running
 //!    │ leader dropped, nobody waits (or detached)
-//!    └─────────────────▶ Gone       followers, if any, start over
+//!    ├─────────────────▶ Gone       followers, if any, start over
+//!    │ leader not seen for too long, a follower ousts it     ▲
+//!    └───────────────────────────────────────────────────────┘
 //! ```
 //!
 //! An invalidation *detaches* a running flight: it leaves the table, so whoever comes later starts a new one,
 //! while those who waited already still get its result.
+//!
+//! An invalidation by another process does not reach the table. So a load is joined freely only while it is young; who
+//! comes later *doubts*: it has the leader ask the backend whether its lease still holds, and takes the result only if
+//! that was answered, or the result was stored, after it came.
+
+mod follower;
+mod leader;
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -21,12 +30,23 @@ use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use std::time::Duration;
+
 use tokio::sync::Notify;
 
+pub(super) use self::follower::Follower;
+pub(super) use self::leader::{Leader, Pulse};
 use crate::backend::Lease;
+use crate::clock::Tick;
 
-/// What a flight ends with. The type is known to whoever asked for the flight by its tag.
-pub(super) type Landed = Arc<dyn Any + Send + Sync>;
+/// What a flight ends with.
+#[derive(Clone)]
+pub(super) struct Landed {
+    /// The type is known to whoever asked for the flight by its tag.
+    pub(super) ending: Arc<dyn Any + Send + Sync>,
+    /// Whether it is good for those in doubt as well.
+    pub(super) is_sure: bool,
+}
 
 const STRIPES: usize = 64;
 
@@ -43,7 +63,10 @@ pub(crate) struct Flights {
 struct Flight {
     tag: TypeId,
     state: Mutex<State>,
+    /// Wakes followers.
     wake: Notify,
+    /// Wakes the leader, for somebody who doubts.
+    asked: Notify,
 }
 
 struct State {
@@ -53,6 +76,17 @@ struct State {
     detached: bool,
     /// A lease that came with a follower's own look at the backend, for a leader that has none yet.
     offered: Option<Lease>,
+    /// Until when nothing had happened to the key: the beginning of the load, or the last time that the backend said that
+    /// its lease holds.
+    vouched_at: Tick,
+    /// Whether there is a lease that the backend can be asked about.
+    can_vouch: bool,
+    /// Followers that wait for the next such answer.
+    doubting: usize,
+    /// When the leader last gave a sign of life.
+    seen_at: Tick,
+    /// Whether a load that has its turn already waits for this one.
+    is_urgent: bool,
 }
 
 enum Phase {
@@ -66,6 +100,20 @@ enum Phase {
 pub(super) enum Role {
     Lead(Leader),
     Follow(Follower),
+    /// As many follow already as may.
+    Full,
+}
+
+/// Which loads a caller joins.
+#[derive(Clone, Copy)]
+pub(super) struct Joining {
+    pub(super) now: Tick,
+    /// No load that was vouched for longer ago than this; `None` where nobody but this process changes the keys.
+    pub(super) max_age: Option<Duration>,
+    /// No more followers than this, of all keys together.
+    pub(super) max_followers: usize,
+    /// The caller is inside of a load.
+    pub(super) is_nested: bool,
 }
 
 /// How a follower's wait ends.
@@ -87,15 +135,32 @@ impl Flights {
     }
 
     /// Joins the flight of this key and type, or starts one.
-    pub(super) fn enter(self: &Arc<Self>, key: &str, tag: TypeId) -> Role {
+    pub(super) fn enter(self: &Arc<Self>, key: &str, tag: TypeId, joining: Joining) -> Role {
+        let Joining { now, max_age, max_followers, is_nested } = joining;
         let mut table = self.table(key);
         if let Some(flight) = table.get(key).and_then(|flights| flights.iter().find(|f| f.tag == tag)) {
             let mut state = lock(&flight.state);
+            let is_young = max_age.is_none_or(|max_age| now.since(state.vouched_at) <= max_age);
+            let may_join = is_young || state.can_vouch;
             match &mut state.phase {
-                Phase::Running => {
+                Phase::Running if may_join => {
+                    if self.followers.load(Ordering::Relaxed) >= max_followers {
+                        return Role::Full;
+                    }
                     state.waiting += 1;
-                    return Role::Follow(Follower::new(self, key, flight));
+                    let mut follower = Follower::new(self, key, flight);
+                    if !is_young {
+                        follower.doubts_since = Some(now);
+                        state.doubting += 1;
+                    }
+                    state.is_urgent |= is_nested;
+                    if !is_young || is_nested {
+                        flight.asked.notify_one();
+                    }
+                    return Role::Follow(follower);
                 }
+                // Nobody can tell what happened to the key since: another load takes its place in the table.
+                Phase::Running => state.detached = true,
                 Phase::Orphaned { lease } => {
                     let lease = lease.take().or_else(|| state.offered.take());
                     state.phase = Phase::Running;
@@ -107,8 +172,19 @@ impl Flights {
         }
         let flight = Arc::new(Flight {
             tag,
-            state: Mutex::new(State { phase: Phase::Running, waiting: 0, detached: false, offered: None }),
+            state: Mutex::new(State {
+                phase: Phase::Running,
+                waiting: 0,
+                detached: false,
+                offered: None,
+                vouched_at: now,
+                can_vouch: false,
+                doubting: 0,
+                seen_at: now,
+                is_urgent: is_nested,
+            }),
             wake: Notify::new(),
+            asked: Notify::new(),
         });
         let flights = table.entry(key.into()).or_default();
         flights.retain(|other| other.tag != tag);
@@ -138,13 +214,11 @@ impl Flights {
     }
 
     /// How many flights can be joined.
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.stripes.iter().map(|stripe| lock(stripe).values().map(Vec::len).sum::<usize>()).sum()
     }
 
     /// How many wait for a flight, joinable or detached.
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn waiting(&self) -> usize {
         self.followers.load(Ordering::SeqCst)
     }
@@ -162,6 +236,8 @@ impl Flight {
         if matches!(state.phase, Phase::Orphaned { .. }) {
             // The next leader would load after the invalidation, but its lease is void: better a new flight.
             state.phase = Phase::Gone;
+            self.wake.notify_waiters();
+        } else if state.doubting > 0 {
             self.wake.notify_waiters();
         }
     }
@@ -184,173 +260,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs the load. Dropped before [`complete`](Self::complete), it hands the lead to one follower.
-pub(super) struct Leader {
-    flights: Arc<Flights>,
-    key: Box<str>,
-    flight: Arc<Flight>,
-    /// The lease of the load, from the moment it is granted; goes with the lead.
-    pub(super) lease: Option<Lease>,
-    over: bool,
-}
-
-impl Leader {
-    fn new(flights: &Arc<Flights>, key: &str, flight: &Arc<Flight>, lease: Option<Lease>) -> Self {
-        Self { flights: Arc::clone(flights), key: key.into(), flight: Arc::clone(flight), lease, over: false }
-    }
-
-    pub(super) fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// A follower of this flight, for who has its load run elsewhere.
-    pub(super) fn follow(&self) -> Follower {
-        lock(&self.flight.state).waiting += 1;
-        Follower::new(&self.flights, &self.key, &self.flight)
-    }
-
-    /// A lease that a follower brought. Good only for a load that has not begun: what happened to the key before the
-    /// lease was granted, it does not tell.
-    pub(super) fn take_offered(&self) -> Option<Lease> {
-        lock(&self.flight.state).offered.take()
-    }
-
-    /// Whether the key was invalidated since the flight began.
-    pub(super) fn is_detached(&self) -> bool {
-        lock(&self.flight.state).detached
-    }
-
-    /// Ends the flight: all who wait get `landed`, which is made only if somebody does; whoever comes now
-    /// starts afresh.
-    pub(super) fn complete(mut self, landed: impl FnOnce() -> Landed) {
-        self.over = true;
-        remove(&mut self.flights.table(&self.key), &self.key, &self.flight);
-        // Nobody can join any more, so this number can only fall.
-        let waiting = lock(&self.flight.state).waiting > 0;
-        let end = if waiting { Phase::Done(landed()) } else { Phase::Gone };
-        lock(&self.flight.state).phase = end;
-        self.flight.wake.notify_waiters();
-    }
-
-    /// Hands the lead to a follower. The lease comes back if there is nobody to take it.
-    pub(super) fn abandon(&mut self) -> Option<Lease> {
-        if mem::replace(&mut self.over, true) {
-            return None;
-        }
-        let mut table = self.flights.table(&self.key);
-        let mut state = lock(&self.flight.state);
-        let lease = self.lease.take();
-        if state.waiting > 0 && !state.detached {
-            state.phase = Phase::Orphaned { lease };
-            self.flight.wake.notify_one();
-            return None;
-        }
-        remove(&mut table, &self.key, &self.flight);
-        state.phase = Phase::Gone;
-        self.flight.wake.notify_waiters();
-        lease
-    }
-}
-
-impl Drop for Leader {
-    fn drop(&mut self) {
-        self.abandon();
-    }
-}
-
-/// Waits for the result of a flight.
-pub(super) struct Follower {
-    flights: Arc<Flights>,
-    key: Box<str>,
-    flight: Arc<Flight>,
-    /// What this follower has offered, and must give back unless somebody took it.
-    offered: Option<Lease>,
-    over: bool,
-}
-
-impl Follower {
-    fn new(flights: &Arc<Flights>, key: &str, flight: &Arc<Flight>) -> Self {
-        flights.followers.fetch_add(1, Ordering::Relaxed);
-        let (flights, flight) = (Arc::clone(flights), Arc::clone(flight));
-        Self { flights, key: key.into(), flight, offered: None, over: false }
-    }
-
-    pub(super) fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// Brings a lease that the leader may use.
-    pub(super) fn offer(&mut self, lease: Lease) {
-        self.offered = Some(lease.clone());
-        // One that is there already is void: the backend has granted a newer one.
-        lock(&self.flight.state).offered = Some(lease);
-    }
-
-    /// Takes back what was offered, if nobody has taken it.
-    pub(super) fn reclaim(&mut self) -> Option<Lease> {
-        let own = self.offered.take()?;
-        lock(&self.flight.state).offered.take_if(|offered| *offered == own)
-    }
-
-    /// Waits for the end of the flight. Cancel-safe.
-    pub(super) async fn wait(&mut self) -> Wait {
-        let flight = Arc::clone(&self.flight);
-        loop {
-            let mut woken = std::pin::pin!(flight.wake.notified());
-            // Listens before it looks, so that no wake-up falls in between.
-            woken.as_mut().enable();
-            if let Some(end) = self.look() {
-                return end;
-            }
-            woken.await;
-        }
-    }
-
-    fn look(&mut self) -> Option<Wait> {
-        let mut state = lock(&self.flight.state);
-        let end = match &mut state.phase {
-            Phase::Running => return None,
-            Phase::Done(landed) => Wait::Landed(Arc::clone(landed)),
-            Phase::Gone => Wait::Gone,
-            Phase::Orphaned { lease } => {
-                let lease = lease.take().or_else(|| state.offered.take());
-                state.phase = Phase::Running;
-                Wait::Lead(Leader::new(&self.flights, &self.key, &self.flight, lease))
-            }
-        };
-        state.waiting -= 1;
-        self.over = true;
-        Some(end)
-    }
-
-    /// Stops waiting. The lease comes back if this was the last who could have taken an orphaned flight.
-    pub(super) fn leave(&mut self) -> Option<Lease> {
-        if mem::replace(&mut self.over, true) {
-            return None;
-        }
-        let mut table = self.flights.table(&self.key);
-        let mut state = lock(&self.flight.state);
-        state.waiting -= 1;
-        if !matches!(state.phase, Phase::Orphaned { .. }) {
-            return None;
-        }
-        if state.waiting > 0 {
-            // If the wake-up was this follower's, dropping its wait has passed it on.
-            return None;
-        }
-        let Phase::Orphaned { lease } = mem::replace(&mut state.phase, Phase::Gone) else { return None };
-        remove(&mut table, &self.key, &self.flight);
-        lease
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.flights.followers.fetch_sub(1, Ordering::Relaxed);
-        self.leave();
-    }
-}
-
 #[cfg(test)]
-#[path = "flight_tests.rs"]
 mod tests;

@@ -1,25 +1,35 @@
-//! Leading a load: the lease, the source, the fill.
+//! Leading a load: its turn, the lease, the source, the fill.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::SemaphorePermit;
 
 use super::chain::{self, Link};
 use super::fill::Permit;
-use super::flight::Landed;
+use super::flight::{Landed, Leader, Pulse};
+use super::join::{Lead, is_sure};
+use super::lease::{Keeping, Leased, Seen, Upkeep};
 use super::lookup::Missed;
-use super::read::{Answer, Lead};
-use super::{Engine, LEASE_LIFE, Request};
-use crate::CacheStrategy;
-use crate::backend::{Acquired, CacheBackend};
+use super::read::Answer;
+use super::stale::SourceFailure;
+use super::{Engine, Request};
+use crate::backend::CacheBackend;
+use crate::clock::{Clock, Tick};
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::observe::Event;
 use crate::outcome::Stored;
+use crate::steps::{Step, Steps};
+
+/// So often a leader gives a sign of life.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// The source of a value, asked once for each load.
 pub(crate) trait Load<T>: Send {
@@ -63,12 +73,21 @@ pub(super) struct Loaded<T> {
     pub(super) cost: Duration,
 }
 
-/// A lease was asked for; this is how it went.
-enum Leased<T> {
-    /// Load, and store as the permit says.
-    Permit(Permit, Option<Error>),
-    /// Somebody stored a usable value between the lookup and the lease.
-    Found(Answer<T>),
+/// A loader without leases.
+pub(super) struct NoUpkeep;
+
+impl Upkeep for NoUpkeep {
+    fn has_leases(&self) -> bool {
+        false
+    }
+
+    fn asked(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn renew(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl<B: CacheBackend> Engine<B> {
@@ -85,13 +104,15 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: Load<T>,
     {
-        let ending = self.load_and_store(&mut lead, request, missed, link, loader).await;
+        let pulse = lead.leader().pulse();
+        let load = self.load_and_store(&mut lead, request, missed.into(), link, loader);
+        let ending = beating(&self.settings.clock, pulse, load).await;
         lead.complete(|| {
             // `Clone` is somebody else's code, and everyone who waits hangs on it.
-            catch_unwind(AssertUnwindSafe(|| Arc::new(ending.clone()) as Landed)).unwrap_or_else(|_| {
-                let error = Error::new(ErrorKind::LoaderPanicked, "cloning the loaded value panicked");
-                Arc::new(Err::<Answer<T>, _>(error))
-            })
+            let ending = catch_unwind(AssertUnwindSafe(|| ending.clone())).unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::LoaderPanicked, "cloning the loaded value panicked"))
+            });
+            Landed { is_sure: is_sure(&ending), ending: Arc::new(ending) }
         });
         ending
     }
@@ -100,7 +121,7 @@ impl<B: CacheBackend> Engine<B> {
         &self,
         lead: &mut Lead<'_, B>,
         request: &Request<'_>,
-        missed: Missed,
+        seen: Seen,
         link: Arc<Link>,
         loader: &mut L,
     ) -> Result<Answer<T>>
@@ -108,100 +129,151 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: Load<T>,
     {
-        let (permit, mut degraded) = match self.take_lease(lead, request, missed, L::accepts).await {
+        let began = self.settings.clock.now();
+        lead.leader().begin(began);
+        let deadline = began.after(self.policy(request).load_deadline);
+        let mut steps = Steps::default();
+        let turn = self.turn(lead.leader(), &link, deadline, &mut steps).await;
+        let _turn = match turn {
+            Ok(turn) => turn,
+            Err(error) => {
+                self.count(Event::Overloaded);
+                return Err(error);
+            }
+        };
+        let had_entry = matches!(seen, Seen::Entry(_));
+        let leased = self.take_lease(lead, request, seen, L::accepts, &mut steps).await;
+        let (mut permit, mut degraded) = match leased {
             Leased::Permit(permit, degraded) => (permit, degraded),
             Leased::Found(answer) => return Ok(answer),
         };
-        let loaded = self.run_loader(&request.key, link, loader).await;
-        let Ok(Loaded { value: Some(value), cost }) = loaded else {
-            // Nothing to store: whoever comes next need not wait for the lease to end.
-            if let Some(lease) = lead.leader().lease.take() {
-                self.release(&request.key, &lease).await;
-            }
-            return loaded.map(|_| Answer::loaded(None, Stored::NotAsked, degraded));
-        };
-        let stored = self.fill(lead.leader(), request, permit, &value, cost).await;
-        let stored = stored.unwrap_or_else(|error| {
+        let mut keeping = Keeping { engine: self, leader: lead.leader(), failed: None, steps };
+        let loaded = self.run_loader(&request.key, link, loader, deadline, &mut keeping).await;
+        let Keeping { failed, mut steps, .. } = keeping;
+        steps.add(Step::Loaded);
+        if let Some(error) = failed {
+            // A backend that has failed this load once is not waited for again.
             degraded.get_or_insert(error);
-            Stored::Failed
-        });
-        Ok(Answer::loaded(Some(value), stored, degraded))
-    }
-
-    /// Takes the lease, unless an earlier leader of this flight left one.
-    async fn take_lease<T: CacheValue>(
-        &self,
-        lead: &mut Lead<'_, B>,
-        request: &Request<'_>,
-        missed: Missed,
-        accepts: fn(&T) -> bool,
-    ) -> Leased<T> {
-        if lead.leader().lease.is_some() {
-            // Whoever took it had looked, and the fill will tell whether it still holds.
-            return Leased::Permit(Permit::Lease, missed.into_error());
-        }
-        let mut seen = match missed {
-            // What is not known must not be written over.
-            Missed::Unknown(error) => return Leased::Permit(Permit::Unknown, Some(error)),
-            // Taken when the flight was joined.
-            Missed::Absent | Missed::Leased(..) => None,
-            Missed::Unusable(entry) => Some(entry),
-        };
-        // Once for what the lookup saw, and once more for what came since, if that is of no use either.
-        for _ in 0..2 {
-            let key = request.key.as_str();
-            let entry = match self.backend().acquire(key, seen.as_ref(), LEASE_LIFE).await {
-                Ok(Acquired::Granted { lease, .. }) => {
-                    lead.leader().lease = Some(lease);
-                    return Leased::Permit(Permit::Lease, None);
-                }
-                Ok(Acquired::Busy { .. }) => {
-                    // The one that has it may be a reader of this cache who was here first and leads nothing.
-                    let leader = lead.leader();
-                    let offered = self.core.looking.wait(request.key.hash(), || leader.take_offered()).await;
-                    let permit = if offered.is_some() { Permit::Lease } else { Permit::LeftToOther };
-                    lead.leader().lease = offered;
-                    return Leased::Permit(permit, None);
-                }
-                Ok(Acquired::Present { value }) => value,
-                Ok(Acquired::Unfenced) => match self.second_look(request, seen.as_ref()).await {
-                    Ok(Some(entry)) => entry,
-                    Ok(None) => return Leased::Permit(Permit::Unfenced, None),
-                    Err(error) => return Leased::Permit(Permit::Unknown, Some(error)),
-                },
-                Err(error) => {
-                    self.backend_failed(&request.key, "no lease could be taken", &error);
-                    return Leased::Permit(Permit::Unknown, Some(error));
-                }
-            };
-            // The load of an invalidation is not answered from the cache.
-            if request.strategy != CacheStrategy::Invalidate
-                && let Ok(found) = self.judge(request, entry.clone(), accepts)
-            {
-                return Leased::Found(Answer::cached(found));
+            if !lead.leader().is_detached() {
+                permit = Permit::Unknown;
             }
-            seen = Some(entry);
         }
-        Leased::Permit(if self.is_fenced() { Permit::LeftToOther } else { Permit::Unfenced }, None)
-    }
-
-    /// Without a fence, a load that ended between the lookup and the lead shows only by looking again.
-    async fn second_look(&self, request: &Request<'_>, seen: Option<&Bytes>) -> Result<Option<Bytes>> {
-        match self.fetch(request.key.as_str()).await {
-            Ok(entry) => Ok(entry.filter(|entry| Some(entry) != seen)),
+        match loaded {
+            Ok(Loaded { value: Some(value), cost }) => {
+                self.core.cooldown.end(request.key.hash());
+                let stored = self.fill(lead.leader(), request, permit, &value, cost).await;
+                let stored = stored.unwrap_or_else(|error| {
+                    degraded.get_or_insert(error);
+                    Stored::Failed
+                });
+                Ok(Answer { steps, ..Answer::loaded(Some(value), stored, degraded) })
+            }
+            Ok(Loaded { value: None, .. }) => {
+                self.core.cooldown.end(request.key.hash());
+                self.gone_at_the_source(lead.leader(), &request.key, had_entry, &mut degraded).await;
+                Ok(Answer { steps, ..Answer::loaded(None, Stored::NotAsked, degraded) })
+            }
             Err(error) => {
-                self.backend_failed(&request.key, "the cache could not be read", &error);
+                match self.classify(&error) {
+                    SourceFailure::Transient if !self.policy(request).stale_life().is_zero() => {
+                        let (now, pause) =
+                            (self.settings.clock.now(), self.policy(request).retry_after_error);
+                        self.core.cooldown.begin(request.key.hash(), now, pause);
+                    }
+                    SourceFailure::NotFound => {
+                        self.gone_at_the_source(lead.leader(), &request.key, had_entry, &mut degraded).await;
+                    }
+                    _ => {}
+                }
+                // Nothing to store: whoever comes next need not wait for the lease to end.
+                self.release_later(request.key.as_str(), lead.leader().lease.take());
                 Err(error)
             }
         }
     }
 
-    /// Asks the source. A panic is an error, here and for everyone who waits.
+    /// What the source does not have any more is not to be served from the cache either.
+    async fn gone_at_the_source(
+        &self,
+        leader: &mut Leader,
+        key: &Key<'_>,
+        had_entry: bool,
+        degraded: &mut Option<Error>,
+    ) {
+        let lease = leader.lease.take();
+        match lease {
+            // The entry goes, and the lease with it.
+            Some(_) if had_entry => {
+                if let Err(error) = Box::pin(self.invalidate(key)).await {
+                    degraded.get_or_insert(error);
+                }
+            }
+            lease => self.release_later(key.as_str(), lease),
+        }
+    }
+
+    /// Waits until this load may run. One that another load waits for has its turn at once: it takes part in the other's.
+    async fn turn(
+        &self,
+        leader: &Leader,
+        link: &Link,
+        deadline: Tick,
+        steps: &mut Steps,
+    ) -> Result<Option<SemaphorePermit<'_>>> {
+        let turns = &self.core.turns;
+        if link.is_nested() {
+            return Ok(None);
+        }
+        if let Ok(permit) = turns.try_acquire() {
+            return Ok(Some(permit));
+        }
+        steps.add(Step::WaitedForTurn);
+        let waiting = &self.core.waiting_for_turn;
+        let _waits = Waits::begin(waiting);
+        let bound = self.settings.limits.max_waiting_reads;
+        if self.core.flights.waiting() + waiting.load(Ordering::SeqCst) > bound {
+            return Err(Error::new(ErrorKind::Overloaded, "too many loads are under way and waiting")
+                .with_hint("Limits::max_concurrent_loads and max_waiting_reads are the bounds"));
+        }
+        let mut acquire = std::pin::pin!(turns.acquire());
+        let mut end = std::pin::pin!(self.settings.clock.sleep_until(deadline));
+        loop {
+            if leader.is_urgent() {
+                return Ok(None);
+            }
+            let mut asked = std::pin::pin!(leader.asked());
+            let turn = std::future::poll_fn(|cx| {
+                if let Poll::Ready(permit) = acquire.as_mut().poll(cx) {
+                    return Poll::Ready(Some(permit.ok()));
+                }
+                if end.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Some(None));
+                }
+                asked.as_mut().poll(cx).map(|()| None)
+            });
+            match turn.await {
+                Some(Some(permit)) => return Ok(Some(permit)),
+                Some(None) => {
+                    return Err(Error::new(
+                        ErrorKind::Overloaded,
+                        "the load had no turn before its deadline",
+                    )
+                    .with_hint("Limits::max_concurrent_loads is the bound"));
+                }
+                // Somebody asked: perhaps one who is in a hurry.
+                None => {}
+            }
+        }
+    }
+
+    /// Asks the source, until `deadline`. A panic is an error, here and for everyone who waits.
     pub(super) async fn run_loader<T, L: Load<T>>(
         &self,
         key: &Key<'_>,
         link: Arc<Link>,
         loader: &mut L,
+        deadline: Tick,
+        upkeep: &mut impl Upkeep,
     ) -> Result<Loaded<T>> {
         self.count(Event::Load);
         let started = self.settings.clock.now();
@@ -209,9 +281,18 @@ impl<B: CacheBackend> Engine<B> {
         #[cfg(feature = "tracing")]
         let load =
             tracing::Instrument::instrument(load, crate::observe::load_span(self.core.capabilities.name));
-        let loaded = load.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::LoaderPanicked, "nothing was stored; the next read loads afresh"))
-        });
+        let loaded = match self.keep_up(std::pin::pin!(load), deadline, upkeep).await {
+            Some(Ok(loaded)) => loaded,
+            Some(Err(_)) => {
+                Err(Error::new(ErrorKind::LoaderPanicked, "nothing was stored; the next read loads afresh"))
+            }
+            None => {
+                self.count(Event::LoadDropped);
+                let took = deadline.since(started);
+                Err(Error::new(ErrorKind::Timeout, format!("the source did not answer within {took:?}"))
+                    .with_hint("the load was dropped; Policy::load_deadline is the bound"))
+            }
+        };
         match loaded {
             Ok(value) => Ok(Loaded { value, cost: self.settings.clock.now().since(started) }),
             Err(error) => {
@@ -221,4 +302,37 @@ impl<B: CacheBackend> Engine<B> {
             }
         }
     }
+}
+
+/// Counts one who waits.
+struct Waits<'a>(&'a std::sync::atomic::AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn begin(waiting: &'a std::sync::atomic::AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Runs a lead and gives signs of life for as long as somebody polls it.
+async fn beating<F: Future>(clock: &Clock, pulse: Pulse, lead: F) -> F::Output {
+    let mut lead = std::pin::pin!(lead);
+    let mut next = std::pin::pin!(clock.sleep(BEAT_EVERY));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(ending) = lead.as_mut().poll(cx) {
+            return Poll::Ready(ending);
+        }
+        while next.as_mut().poll(cx).is_ready() {
+            pulse.beat(clock.now());
+            next.set(clock.sleep(BEAT_EVERY));
+        }
+        Poll::Pending
+    })
+    .await
 }

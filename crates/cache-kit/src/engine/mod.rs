@@ -3,46 +3,75 @@
 //! | file | subject |
 //! |---|---|
 //! | `read` | the steps of a read, in order |
-//! | `lookup` | what the backend says about a key: fresh, unusable, absent, unknown |
-//! | `load` | leading a load: lease, source, fill |
+//! | `lookup` | what the backend says about a key: fresh, stale, unusable, absent, unknown |
+//! | `looking` | which lookups may bring a lease |
+//! | `stale` | when a stale value is served, and what the source's errors say about it |
+//! | `cooldown` | which keys the source has just failed for |
+//! | `join` | joining a load, waiting for it, getting to lead it |
+//! | `flight` | the state machine of that: one load per key at a time |
+//! | `load` | leading a load: its turn, the source, the fill |
+//! | `lease` | the lease of a load: taken, kept, waited for |
 //! | `fill` | encoding a value and storing it, fenced |
 //! | `batch` | many keys in one exchange |
-//! | `write` | writing and invalidating |
-//! | `flight` | one load per key at a time |
+//! | `write` | writing, invalidating, expiring |
+//! | `hold` | keys that nothing is stored under while the source is changed |
+//! | `pending`, `replay` | invalidations that are not confirmed yet, and sending them again |
+//! | `epoch` | making everything invalid at once |
+//! | `tasks` | the loads that run behind their callers |
 //! | `chain` | which loads the current task is inside of |
 //!
 //! The engine knows backends only by their trait and capabilities.
 
 mod batch;
 mod chain;
+mod cooldown;
+mod epoch;
 mod fill;
 mod flight;
+mod hold;
+mod join;
+mod lease;
 mod load;
 mod looking;
 mod lookup;
+mod pending;
 mod read;
+mod replay;
+mod stale;
+mod tasks;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 pub(crate) use batch::LoadMany;
+pub use hold::Hold;
 pub(crate) use load::{Load, OnceLoad};
 pub(crate) use read::Answer;
+pub use stale::SourceFailure;
 
+use self::cooldown::Cooldown;
+use self::epoch::Epoch;
 use self::flight::Flights;
+use self::hold::Holds;
 use self::looking::Looking;
+use self::pending::Pending;
+use self::tasks::Tasks;
 use crate::backend::{CacheBackend, Capabilities, Fence};
 use crate::clock::Clock;
 use crate::entry::Codec;
 use crate::key::Key;
 use crate::observe::{Counters, Event, Observer, Stats, survived};
-use crate::policy::TtlPolicy;
-use crate::{CacheStrategy, Error};
+use crate::policy::{Limits, Policy, TtlPolicy};
+use crate::{CacheStrategy, Error, ErrorKind, Result};
 
-/// How long a lease lives: a load that takes longer is answered but not stored.
-const LEASE_LIFE: Duration = Duration::from_secs(30);
+/// How long a lease lives without being renewed: for so long at most a process that died keeps others from storing.
+const LEASE_LIFE: Duration = Duration::from_secs(3);
+/// How often it is renewed while its load is polled.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 /// What the doors set.
 #[derive(Clone)]
@@ -57,6 +86,13 @@ pub(crate) struct Settings {
     /// Whether each value is decoded again and compared before it is stored.
     pub(crate) verify_roundtrip: bool,
     pub(crate) clock: Clock,
+    policy: Policy,
+    /// The same without stale values.
+    never_stale: Policy,
+    /// Those that the shared parts were made with.
+    pub(crate) limits: Limits,
+    /// What errors of the source say, where they do not say it themselves.
+    pub(crate) classify: Option<fn(&Error) -> SourceFailure>,
 }
 
 impl Default for Settings {
@@ -69,7 +105,21 @@ impl Default for Settings {
             max_value_bytes: 8 << 20,
             verify_roundtrip: cfg!(debug_assertions),
             clock: Clock::system(),
+            policy: Policy::default(),
+            never_stale: Policy::default().never_stale(),
+            limits: Limits::default(),
+            classify: None,
         }
+    }
+}
+
+impl Settings {
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        (self.policy, self.never_stale) = (policy, policy.never_stale());
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 }
 
@@ -90,6 +140,33 @@ struct Core<B> {
     counters: Counters,
     /// Counts invalidations, for fills of backends without a fence.
     invalidations: AtomicU64,
+    /// Permits for loads to run.
+    turns: Semaphore,
+    /// Loads that wait for one.
+    waiting_for_turn: AtomicUsize,
+    tasks: Arc<Tasks>,
+    cooldown: Cooldown,
+    pending: Pending,
+    /// Whether a task sends what is pending.
+    replaying: AtomicBool,
+    holds: Holds,
+    epoch: Epoch,
+}
+
+/// What a cache is busy with at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gauges {
+    /// Loads that others would join.
+    pub loads: usize,
+    /// Loads that run in tasks of their own.
+    pub tasks: usize,
+    /// Reads that wait for a load, and loads that wait for their turn.
+    pub waiting: usize,
+    /// Invalidations that the backend has not confirmed.
+    pub pending_invalidations: usize,
+    /// For how long the oldest of them has been waiting.
+    pub oldest_pending: Option<Duration>,
 }
 
 /// One read.
@@ -103,6 +180,18 @@ pub(crate) struct Request<'a> {
     /// The life that this call wants.
     pub(crate) ttl: Option<Duration>,
     pub(crate) strategy: CacheStrategy,
+    pub(crate) terms: Terms,
+}
+
+/// By which policy a read goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Terms {
+    /// The cache's.
+    Cache,
+    /// The cache's, without stale values.
+    NeverStale,
+    /// One of the call's own.
+    Call(Box<Policy>),
 }
 
 impl Request<'_> {
@@ -131,8 +220,66 @@ impl<B: CacheBackend> Engine<B> {
             looking: Looking::new(),
             counters: Counters::new(),
             invalidations: AtomicU64::new(0),
+            turns: Semaphore::new(settings.limits.max_concurrent_loads),
+            waiting_for_turn: AtomicUsize::new(0),
+            tasks: Tasks::new(),
+            cooldown: Cooldown::new(),
+            pending: Pending::new(settings.limits.max_pending_invalidations),
+            replaying: AtomicBool::new(false),
+            holds: Holds::default(),
+            epoch: Epoch::default(),
         };
         Self { core: Arc::new(core), settings, observer: Observer::default() }
+    }
+
+    /// Sets the limits of an engine that is not in use yet.
+    pub(crate) fn set_limits(&mut self, limits: Limits) -> Result<()> {
+        limits.check()?;
+        let Some(core) = Arc::get_mut(&mut self.core) else {
+            return Err(Error::config("limits are set on a cache that is in use")
+                .with_hint("set them before the first read"));
+        };
+        core.turns = Semaphore::new(limits.max_concurrent_loads);
+        core.pending = Pending::new(limits.max_pending_invalidations);
+        self.settings.limits = limits;
+        Ok(())
+    }
+
+    /// The policy that a read goes by.
+    fn policy<'a>(&'a self, request: &'a Request<'_>) -> &'a Policy {
+        match &request.terms {
+            Terms::Cache => &self.settings.policy,
+            Terms::NeverStale => &self.settings.never_stale,
+            Terms::Call(policy) => policy,
+        }
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        let core = &self.core;
+        let now = self.settings.clock.now();
+        Gauges {
+            loads: core.flights.len(),
+            tasks: core.tasks.len(),
+            waiting: core.flights.waiting() + core.waiting_for_turn.load(Ordering::SeqCst),
+            pending_invalidations: core.pending.len(),
+            oldest_pending: core.pending.oldest().map(|since| now.since(since)),
+        }
+    }
+
+    /// Starts no more loads behind callers, waits for those that run, and then for what is pending, for no longer than
+    /// `timeout` altogether.
+    pub(crate) async fn shutdown(&self, timeout: Duration) -> Result<()> {
+        let clock = &self.settings.clock;
+        let end = clock.now().after(timeout);
+        let stopped = self.core.tasks.close(clock, timeout).await;
+        self.flush_pending(end.since(clock.now())).await?;
+        if stopped > 0 {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("{stopped} loads were stopped after {timeout:?}"),
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn backend(&self) -> &B {

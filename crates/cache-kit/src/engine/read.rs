@@ -7,17 +7,21 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::chain;
-use super::flight::{Follower, Landed, Leader, Role, Wait};
+use super::flight::Role;
+use super::join::{Lead, Turn, Until, ending_of};
 use super::load::Load;
-use super::looking::Looker;
-use super::lookup::{Found, Missed};
+use super::lookup::{Found, Miss, Missed};
+use super::stale::{Fallback, SourceFailure};
 use super::{Engine, Request};
 use crate::CacheStrategy;
-use crate::backend::{CacheBackend, Lease};
+use crate::backend::CacheBackend;
+use crate::clock::Tick;
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Event;
-use crate::outcome::{Outcome, Source, Stored};
+use crate::outcome::{Invalidation, Outcome, Source, Stored};
+use crate::policy::Policy;
+use crate::steps::{Step, Steps};
 
 /// What a read found; a public [`Outcome`] but for the age, which costs a look at the clock.
 #[derive(Clone)]
@@ -25,21 +29,29 @@ pub(crate) struct Answer<T> {
     pub(crate) value: Option<T>,
     pub(crate) source: Source,
     pub(crate) written_at: Option<u64>,
+    pub(crate) stale_for: Option<Duration>,
     pub(crate) stored: Stored,
+    pub(crate) invalidation: Option<Invalidation>,
     pub(crate) degraded: Option<Error>,
+    pub(crate) steps: Steps,
 }
 
 /// Where a read stands once the cache was asked as far as its strategy allows.
-enum Step<T> {
+enum Asked<T> {
     Done(Answer<T>),
-    Load(Missed),
+    Load(Miss<T>),
     Bypass,
 }
 
-/// What joining the load of a key came to.
-enum Turn<'a, B: CacheBackend, T> {
-    Landed(Result<Answer<T>>),
-    Lead(Lead<'a, B>),
+/// A reader on its way from a miss to an answer.
+pub(super) struct Reader<'a, B: CacheBackend, T> {
+    engine: &'a Engine<B>,
+    request: &'a Request<'a>,
+    fallback: Option<Fallback<T>>,
+    steps: Steps,
+    deadline: Option<Tick>,
+    /// What kept the lookup from an answer.
+    unknown: Option<Error>,
 }
 
 impl<B: CacheBackend> Engine<B> {
@@ -52,9 +64,9 @@ impl<B: CacheBackend> Engine<B> {
     {
         // What comes after a miss is boxed: a hit pays nothing for it, not even in the size of its future.
         match self.ask_cache(request, L::accepts).await? {
-            Step::Done(answer) => Ok(answer),
-            Step::Bypass => Box::pin(self.read_source(request, loader)).await,
-            Step::Load(missed) => Box::pin(self.load_inline(request, missed, loader)).await,
+            Asked::Done(answer) => Ok(answer),
+            Asked::Bypass => Box::pin(self.read_source(request, loader)).await,
+            Asked::Load(miss) => Box::pin(self.load_inline(request, miss, loader)).await,
         }
     }
 
@@ -66,68 +78,154 @@ impl<B: CacheBackend> Engine<B> {
         L: Load<T> + 'static,
     {
         match self.ask_cache(request, L::accepts).await? {
-            Step::Done(answer) => Ok(answer),
-            Step::Bypass => Box::pin(self.read_source(request, &mut loader)).await,
-            Step::Load(missed) => Box::pin(self.load_owned(request, missed, loader)).await,
+            Asked::Done(answer) => Ok(answer),
+            Asked::Bypass => Box::pin(self.read_source(request, &mut loader)).await,
+            Asked::Load(miss) => match Handle::try_current() {
+                Ok(runtime) => Box::pin(self.load_owned(request, miss, loader, runtime)).await,
+                Err(_) => Box::pin(self.load_inline(request, miss, &mut loader)).await,
+            },
         }
     }
 
     async fn load_inline<T, L>(
         &self,
         request: &Request<'_>,
-        mut missed: Missed,
+        miss: Miss<T>,
         loader: &mut L,
     ) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T>,
     {
-        match self.join(request, missed.take_lease()).await? {
-            Turn::Landed(answer) => answer.map(|answer| answer.after(missed)),
-            Turn::Lead(lead) => {
-                let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
-                self.lead(lead, request, missed, link, loader).await
-            }
+        let (mut reader, mut missed) = Reader::new(self, request, miss);
+        if reader.is_throttled() {
+            return Ok(reader.stale(Step::Throttled, None));
+        }
+        let until = Until { soft: None, hard: reader.deadline, may_oust: true };
+        // Nothing runs behind a caller here; another's load does anyway.
+        let shows_stale = reader.is_within(self.policy(request).stale_while_revalidate);
+        let lead = match self
+            .join::<T>(&mut reader.steps, request, missed.take_lease(), until, shows_stale)
+            .await?
+        {
+            Turn::Lead(lead) => lead,
+            other => return reader.turned(other),
+        };
+        let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
+        let load = self.lead(lead, request, missed, link, loader);
+        let clock = &self.settings.clock;
+        let deadline = reader.deadline.unwrap_or(Tick::NEVER);
+        match futures_util::future::select(std::pin::pin!(load), clock.sleep_until(deadline)).await {
+            futures_util::future::Either::Left((ending, _)) => reader.settle(ending),
+            // Dropped here, the lead goes on to the next who waits.
+            futures_util::future::Either::Right(_) => reader.turned(Turn::TimedOut),
         }
     }
 
     async fn load_owned<T, L>(
         &self,
         request: &Request<'_>,
-        mut missed: Missed,
-        mut loader: L,
+        miss: Miss<T>,
+        loader: L,
+        runtime: Handle,
     ) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T> + 'static,
     {
-        let lead = match self.join(request, missed.take_lease()).await? {
-            Turn::Landed(answer) => return answer.map(|answer| answer.after(missed)),
+        let (mut reader, mut missed) = Reader::new(self, request, miss);
+        if reader.is_throttled() {
+            return Ok(reader.stale(Step::Throttled, None));
+        }
+        if reader.is_within(self.policy(request).stale_while_revalidate) {
+            let refreshing = self.refresh_behind(request, missed, loader, &runtime);
+            return Ok(reader.stale(refreshing, None));
+        }
+        let soft = reader.soft_deadline();
+        let until = Until { soft, hard: reader.deadline, may_oust: true };
+        let lead = match self.join::<T>(&mut reader.steps, request, missed.take_lease(), until, false).await?
+        {
             Turn::Lead(lead) => lead,
-        };
-        // Linked here: the task that is spawned does not know what this one is inside of.
-        let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
-        let Ok(runtime) = Handle::try_current() else {
-            return self.lead(lead, request, missed, link, &mut loader).await;
+            other => return reader.turned(other),
         };
         let (leader, follower) = lead.into_followed();
+        let lead = Lead::new(self, leader);
+        if !self.spawn_load(lead, request, missed, loader, &runtime) {
+            return Err(shut_down());
+        }
+        // The loader is in that task: nobody else can run it, so there is nobody to be ousted for.
+        let give_up =
+            self.settings.clock.now().after(self.policy(request).load_deadline.saturating_add(GRACE));
+        let hard = reader.deadline.map_or(give_up, |deadline| deadline.min(give_up));
+        let until = Until { soft, hard: Some(hard), may_oust: false };
+        let turn = match self.follow(follower, until, &mut reader.steps).await {
+            // The loader went with its task. The lead goes on to the next who waits.
+            Turn::Lead(lead) => {
+                drop(lead);
+                Turn::Gone
+            }
+            turn => turn,
+        };
+        match turn {
+            Turn::Landed(landed) => reader.settle(ending_of(&landed)),
+            Turn::Gone if self.core.tasks.is_closed() => Err(shut_down()),
+            Turn::Gone => {
+                Err(Error::new(ErrorKind::LoadAborted, "the task of the load ended without an answer")
+                    .with_hint("was its runtime shut down?"))
+            }
+            other => reader.turned(other),
+        }
+    }
+
+    /// Starts a load behind the caller, unless one is under way or there are too many.
+    fn refresh_behind<T, L>(&self, request: &Request<'_>, missed: Missed, loader: L, runtime: &Handle) -> Step
+    where
+        T: CacheValue,
+        L: Load<T> + 'static,
+    {
+        let tag = TypeId::of::<T>();
+        if chain::contains(self.id(), request.key.as_str(), tag) {
+            return Step::RefreshingBehind;
+        }
+        let Role::Lead(leader) = self.core.flights.enter(request.key.as_str(), tag, self.joining(request))
+        else {
+            return Step::RefreshingBehind;
+        };
+        let lead = Lead::new(self, leader);
+        if self.core.turns.available_permits() == 0 {
+            self.count(Event::Overloaded);
+            return Step::Overloaded;
+        }
+        self.spawn_load::<T, L>(lead, request, missed, loader, runtime);
+        Step::RefreshingBehind
+    }
+
+    /// Runs a load in a task of its own; false if the cache is shut down.
+    fn spawn_load<T, L>(
+        &self,
+        mut lead: Lead<'_, B>,
+        request: &Request<'_>,
+        missed: Missed,
+        mut loader: L,
+        runtime: &Handle,
+    ) -> bool
+    where
+        T: CacheValue,
+        L: Load<T> + 'static,
+    {
+        // Linked here: the task that is spawned does not know what this one is inside of.
+        let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
         let (engine, request) = (self.clone(), request.clone().into_owned());
-        // Owned by its flight: it ends with the load, and if the runtime drops it, the lead goes on.
+        let leader = lead.take();
+        // Owned by the cache's list of tasks: it ends with the load, at its deadline, or when the cache is shut down; and
+        // if the runtime drops it, the lead goes on.
         let load = async move {
-            let lead = Lead { engine: &engine, leader: Some(leader) };
+            let lead = Lead::new(&engine, leader);
             let _ = engine.lead::<T, L>(lead, &request, missed, link, &mut loader).await;
         };
         #[cfg(feature = "tracing")]
         let load = tracing::Instrument::in_current_span(load);
-        runtime.spawn(load);
-        match self.follow(follower).await {
-            Wait::Landed(landed) => return answer_of(&landed),
-            // The loader went with its task. The lead goes on to the next who waits.
-            Wait::Lead(leader) => drop(Lead { engine: self, leader: Some(leader) }),
-            Wait::Gone => {}
-        }
-        Err(Error::new(ErrorKind::LoadAborted, "the task of the load ended without an answer")
-            .with_hint("was its runtime shut down?"))
+        self.core.tasks.spawn(runtime, load)
     }
 
     /// Only the cache.
@@ -138,8 +236,8 @@ impl<B: CacheBackend> Engine<B> {
     ) -> Result<Answer<T>> {
         match self.look_up(request, accepts).await {
             Ok(found) => Ok(Answer::cached(found)),
-            Err(Missed::Unknown(error)) => Err(error),
-            Err(_) => Ok(Answer::nowhere()),
+            Err(Miss { missed: Missed::Unknown(error), .. }) => Err(error),
+            Err(miss) => Ok(Answer { steps: miss.steps, ..Answer::nowhere() }),
         }
     }
 
@@ -147,18 +245,18 @@ impl<B: CacheBackend> Engine<B> {
         &self,
         request: &Request<'_>,
         accepts: fn(&T) -> bool,
-    ) -> Result<Step<T>> {
+    ) -> Result<Asked<T>> {
         Ok(match request.strategy {
             CacheStrategy::Refresh => match self.look_up_to_load(request, accepts).await {
-                Ok(found) => Step::Done(Answer::cached(found)),
-                Err(missed) => Step::Load(missed),
+                Ok(found) => Asked::Done(Answer::cached(found)),
+                Err(miss) => Asked::Load(miss),
             },
-            CacheStrategy::Fresh => Step::Done(self.read_cached(request, accepts).await?),
-            CacheStrategy::Bypass => Step::Bypass,
-            CacheStrategy::Invalidate => Step::Load(match self.invalidate(&request.key).await {
-                Ok(()) => Missed::Absent,
-                // The value still comes; that the old one may be there too is what `degraded` will say.
-                Err(error) => Missed::Unknown(error),
+            CacheStrategy::Fresh => Asked::Done(self.read_cached(request, accepts).await?),
+            CacheStrategy::Bypass => Asked::Bypass,
+            CacheStrategy::Invalidate => Asked::Load(match Box::pin(self.invalidate(&request.key)).await {
+                Ok(()) => Miss::new(Missed::Absent, Step::InvalidationConfirmed),
+                // The value still comes; that the old one may be there too is what the outcome will say.
+                Err(error) => Miss::new(Missed::Unknown(error), Step::InvalidationQueued),
             }),
         })
     }
@@ -166,68 +264,21 @@ impl<B: CacheBackend> Engine<B> {
     /// Only the source.
     async fn read_source<T, L: Load<T>>(&self, request: &Request<'_>, loader: &mut L) -> Result<Answer<T>> {
         let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<()>());
-        let loaded = self.run_loader(&request.key, link, loader).await?;
-        Ok(Answer::loaded(loaded.value, Stored::NotAsked, None))
-    }
-
-    /// Joins the load of this key and waits for it, or gets to lead it; with the lease that the lookup may have
-    /// brought.
-    async fn join<T: CacheValue>(
-        &self,
-        request: &Request<'_>,
-        looked: Option<(Lease, Looker)>,
-    ) -> Result<Turn<'_, B, T>> {
-        let (mut lease, mut looker) = looked.unzip();
-        let (key, tag) = (request.key.as_str(), TypeId::of::<T>());
-        if chain::contains(self.id(), key, tag) {
-            self.release_at_once(key, lease);
-            return Err(Error::new(ErrorKind::Reentrant, "a loader asked for the key that it is loading")
-                .with_hint("inside a loader, read the source or another key"));
-        }
-        loop {
-            let leader = match self.core.flights.enter(key, tag) {
-                Role::Lead(mut leader) => {
-                    // The newest is the one that holds.
-                    leader.lease = lease.take().or_else(|| leader.lease.take());
-                    drop(looker.take());
-                    leader
-                }
-                Role::Follow(mut follower) => {
-                    if let Some(lease) = lease.take() {
-                        follower.offer(lease);
-                    }
-                    drop(looker.take());
-                    match self.follow(follower).await {
-                        Wait::Landed(landed) => return Ok(Turn::Landed(self.share(&landed))),
-                        Wait::Lead(leader) => leader,
-                        Wait::Gone => continue,
-                    }
-                }
-            };
-            return Ok(Turn::Lead(Lead { engine: self, leader: Some(leader) }));
-        }
-    }
-
-    async fn follow(&self, follower: Follower) -> Wait {
-        let mut follow = Follow { engine: self, follower };
-        follow.follower.wait().await
-    }
-
-    /// The answer of a load that somebody else began.
-    fn share<T: CacheValue>(&self, landed: &Landed) -> Result<Answer<T>> {
-        self.count(Event::SharedLoad);
-        answer_of(landed).map(|answer: Answer<T>| match answer.source {
-            Source::Load => Answer { source: Source::SharedLoad, ..answer },
-            _ => answer,
-        })
+        let policy = self.policy(request);
+        let longest = policy.timeout.unwrap_or(policy.load_deadline).min(policy.load_deadline);
+        let deadline = self.settings.clock.now().after(longest);
+        let loaded =
+            self.run_loader(&request.key, link, loader, deadline, &mut super::load::NoUpkeep).await?;
+        let steps = Steps::default().with(Step::Bypassed).with(Step::Loaded);
+        Ok(Answer { steps, ..Answer::loaded(loaded.value, Stored::NotAsked, None) })
     }
 
     pub(crate) fn outcome<T>(&self, answer: Answer<T>) -> Outcome<Option<T>> {
-        let Answer { value, source, written_at, stored, degraded } = answer;
+        let Answer { value, source, written_at, stale_for, stored, invalidation, degraded, steps } = answer;
         let age = written_at.map(|written_at| {
             Duration::from_millis(self.settings.clock.unix_millis().saturating_sub(written_at))
         });
-        Outcome { value, source, age, stored, degraded }
+        Outcome { value, source, age, stale_for, stored, invalidation, degraded, steps }
     }
 
     /// Tells caches apart.
@@ -236,10 +287,117 @@ impl<B: CacheBackend> Engine<B> {
     }
 }
 
-fn answer_of<T: CacheValue>(landed: &Landed) -> Result<Answer<T>> {
-    match landed.downcast_ref::<Result<Answer<T>>>() {
-        Some(ending) => ending.clone(),
-        None => unreachable!("flights are joined by the type of their values"),
+/// How much longer than its load's deadline a caller waits for the task to say so.
+const GRACE: Duration = Duration::from_secs(2);
+
+fn shut_down() -> Error {
+    Error::new(ErrorKind::LoadAborted, "the cache is shut down").with_hint("it starts no more loads")
+}
+
+impl<'a, B: CacheBackend, T> Reader<'a, B, T> {
+    fn new(engine: &'a Engine<B>, request: &'a Request<'a>, miss: Miss<T>) -> (Self, Missed) {
+        let Miss { missed, fallback, steps, deadline } = miss;
+        let deadline = deadline.or_else(|| engine.deadline(request));
+        let unknown = match &missed {
+            Missed::Unknown(error) => Some(error.clone()),
+            _ => None,
+        };
+        (Self { engine, request, fallback, steps, deadline, unknown }, missed)
+    }
+
+    fn policy(&self) -> &'a Policy {
+        self.engine.policy(self.request)
+    }
+
+    /// Whether there is a stale value that has been so for less than `window`.
+    fn is_within(&self, window: Duration) -> bool {
+        self.fallback.as_ref().is_some_and(|fallback| fallback.stale_for < window)
+    }
+
+    /// Whether the stale value is to be served because the source has just failed.
+    fn is_throttled(&self) -> bool {
+        let engine = self.engine;
+        let throttled = self.is_within(self.policy().stale_life())
+            && engine.core.cooldown.holds(self.request.key.hash(), engine.settings.clock.now());
+        if throttled {
+            engine.count(Event::Throttled);
+        }
+        throttled
+    }
+
+    fn soft_deadline(&self) -> Option<Tick> {
+        self.fallback.as_ref()?;
+        Some(self.engine.settings.clock.now().after(self.policy().soft_timeout?))
+    }
+
+    /// The stale value, and why.
+    fn stale(self, why: Step, degraded: Option<Error>) -> Answer<T> {
+        match self.fallback {
+            Some(fallback) => self.engine.serve_stale(fallback, self.steps.with(why), degraded),
+            None => unreachable!("asked for only where there is one"),
+        }
+    }
+
+    /// What the load came to, or the stale value if it came to nothing.
+    fn settle(self, ending: Result<Answer<T>>) -> Result<Answer<T>> {
+        match ending {
+            Ok(mut answer) => {
+                if answer.degraded.is_none() {
+                    answer.degraded = self.unknown;
+                }
+                answer.steps = answer.steps.and(self.steps);
+                answer.invalidation = match self.request.strategy {
+                    CacheStrategy::Invalidate if self.steps.contains(Step::InvalidationConfirmed) => {
+                        Some(Invalidation::Confirmed)
+                    }
+                    CacheStrategy::Invalidate => Some(Invalidation::Queued),
+                    _ => None,
+                };
+                Ok(answer)
+            }
+            Err(error)
+                if self.is_within(self.policy().stale_if_error)
+                    && self.engine.classify(&error) == SourceFailure::Transient =>
+            {
+                self.engine.count(Event::StaleOnError);
+                Ok(self.stale(Step::LoadFailed, Some(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What became of waiting for a load.
+    fn turned(mut self, turn: Turn<'_, B>) -> Result<Answer<T>>
+    where
+        T: CacheValue,
+    {
+        match turn {
+            Turn::Landed(landed) => {
+                let ending = self.engine.share(&landed);
+                self.settle(ending)
+            }
+            Turn::Soft => {
+                self.engine.count(Event::SoftTimeout);
+                Ok(self.stale(Step::SoftTimeout, None))
+            }
+            Turn::TimedOut => {
+                self.engine.count(Event::TimedOut);
+                self.steps.add(Step::TimedOut);
+                let timeout = self.policy().timeout.unwrap_or(self.policy().load_deadline);
+                let error = Error::new(ErrorKind::Timeout, format!("no value within {timeout:?}"))
+                    .with_hint("an owned load goes on behind and may answer the next read");
+                self.settle(Err(error))
+            }
+            Turn::Full => {
+                self.engine.count(Event::Overloaded);
+                self.steps.add(Step::Overloaded);
+                let error = Error::new(ErrorKind::Overloaded, "too many reads wait for a load")
+                    .with_hint("Limits::max_waiting_reads is the bound");
+                self.settle(Err(error))
+            }
+            Turn::Elsewhere => Ok(self.stale(Step::Joined, None)),
+            Turn::Lead(_) | Turn::Gone => unreachable!("dealt with by who waits"),
+        }
     }
 }
 
@@ -249,79 +407,29 @@ impl<T> Answer<T> {
             value: Some(found.value),
             source: Source::Cache,
             written_at: Some(found.written_at),
+            stale_for: None,
             stored: Stored::NotAsked,
+            invalidation: None,
             degraded: None,
+            steps: Steps::FRESH,
         }
     }
 
     pub(super) fn loaded(value: Option<T>, stored: Stored, degraded: Option<Error>) -> Self {
         let source = if value.is_some() { Source::Load } else { Source::Nowhere };
-        Self { value, source, written_at: None, stored, degraded }
-    }
-
-    /// The answer of another's load, for a reader whose own look at the cache went like this.
-    fn after(mut self, missed: Missed) -> Self {
-        if self.degraded.is_none() {
-            self.degraded = missed.into_error();
+        Self {
+            value,
+            source,
+            written_at: None,
+            stale_for: None,
+            stored,
+            invalidation: None,
+            degraded,
+            steps: Steps::default(),
         }
-        self
     }
 
     pub(super) fn nowhere() -> Self {
         Self::loaded(None, Stored::NotAsked, None)
-    }
-}
-
-/// The lead of a load. Dropped with nobody to take it, it gives the lease back.
-pub(super) struct Lead<'a, B: CacheBackend> {
-    engine: &'a Engine<B>,
-    /// Taken only by what consumes the lead.
-    leader: Option<Leader>,
-}
-
-impl<B: CacheBackend> Lead<'_, B> {
-    pub(super) fn leader(&mut self) -> &mut Leader {
-        match &mut self.leader {
-            Some(leader) => leader,
-            None => unreachable!("taken only by what consumes the lead"),
-        }
-    }
-
-    /// Ends the flight with this answer for everyone who waits.
-    pub(super) fn complete(mut self, landed: impl FnOnce() -> Landed) {
-        if let Some(leader) = self.leader.take() {
-            leader.complete(landed);
-        }
-    }
-
-    fn into_followed(mut self) -> (Leader, Follower) {
-        let follower = self.leader().follow();
-        match self.leader.take() {
-            Some(leader) => (leader, follower),
-            None => unreachable!("taken only by what consumes the lead"),
-        }
-    }
-}
-
-impl<B: CacheBackend> Drop for Lead<'_, B> {
-    fn drop(&mut self) {
-        if let Some(leader) = &mut self.leader {
-            let lease = leader.abandon();
-            self.engine.release_at_once(leader.key(), lease);
-        }
-    }
-}
-
-struct Follow<'a, B: CacheBackend> {
-    engine: &'a Engine<B>,
-    follower: Follower,
-}
-
-impl<B: CacheBackend> Drop for Follow<'_, B> {
-    fn drop(&mut self) {
-        let left = self.follower.leave();
-        self.engine.release_at_once(self.follower.key(), left);
-        let unused = self.follower.reclaim();
-        self.engine.release_at_once(self.follower.key(), unused);
     }
 }

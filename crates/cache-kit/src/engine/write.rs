@@ -3,46 +3,87 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Engine, Request};
-use crate::backend::CacheBackend;
+use bytes::Bytes;
+
+use super::pending::Owed;
+use super::{Engine, LEASE_LIFE, Request};
+use crate::backend::{Acquired, CacheBackend, Filled};
+use crate::clock::Tick;
 use crate::entity::CacheValue;
+use crate::entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::observe::Event;
 
-/// Detaches the loads of keys when a change begins, and again when it ends, however it ends.
+/// Detaches the loads of keys when a change begins, and again when it ends, however it ends. An invalidation whose
+/// caller goes away before the backend has answered is queued.
 ///
 /// Before: so that nobody joins a load that the change outdates. After: a load that began in between may have
 /// been answered by the old entry, which was still there.
 struct Change<'a, B: CacheBackend> {
     engine: &'a Engine<B>,
     keys: Keys<'a>,
+    /// Of the first request that this change does not settle.
+    number: u64,
+    is_owed: bool,
 }
 
 #[derive(Clone, Copy)]
 enum Keys<'a> {
     These(&'a [&'a str]),
-    All,
+    Matching(&'a str),
 }
 
 impl<'a, B: CacheBackend> Change<'a, B> {
-    fn begin(engine: &'a Engine<B>, keys: Keys<'a>) -> Self {
-        let change = Self { engine, keys };
+    fn begin(engine: &'a Engine<B>, keys: Keys<'a>, is_owed: bool) -> Self {
+        let change = Self { engine, keys, number: engine.core.pending.number(), is_owed };
         change.detach();
         change
+    }
+
+    fn write(engine: &'a Engine<B>, keys: Keys<'a>) -> Self {
+        Self::begin(engine, keys, false)
+    }
+
+    fn invalidation(engine: &'a Engine<B>, keys: Keys<'a>) -> Self {
+        Self::begin(engine, keys, true)
     }
 
     fn detach(&self) {
         self.engine.core.invalidations.fetch_add(1, Ordering::SeqCst);
         match self.keys {
             Keys::These(keys) => keys.iter().for_each(|key| self.engine.core.flights.detach(key)),
-            Keys::All => self.engine.core.flights.detach_all(),
+            Keys::Matching(_) => self.engine.core.flights.detach_all(),
         }
+    }
+
+    fn each_owed(&self, mut tell: impl FnMut(Owed)) {
+        match self.keys {
+            Keys::These(keys) => keys.iter().for_each(|key| tell(Owed::Key((*key).into()))),
+            Keys::Matching(pattern) => tell(Owed::Pattern(pattern.into())),
+        }
+    }
+
+    /// The backend has done it.
+    fn confirmed(mut self) {
+        self.is_owed = false;
+        let pending = &self.engine.core.pending;
+        if pending.len() != 0 {
+            self.each_owed(|owed| pending.confirm(&owed, self.number));
+        }
+    }
+
+    /// The backend has refused it, and would again.
+    fn refused(mut self) {
+        self.is_owed = false;
     }
 }
 
 impl<B: CacheBackend> Drop for Change<'_, B> {
     fn drop(&mut self) {
+        if self.is_owed {
+            self.each_owed(|owed| self.engine.owe(owed));
+        }
         self.detach();
     }
 }
@@ -55,8 +96,13 @@ impl<B: CacheBackend> Engine<B> {
         let written = match self.seal(request, value, Duration::ZERO) {
             Ok((entry, ttl)) => {
                 let keys = [key];
-                let _change = Change::begin(self, Keys::These(&keys));
-                self.backend().set(key, entry, ttl).await
+                let change = Change::write(self, Keys::These(&keys));
+                let written = self.backend().set(key, entry, ttl).await;
+                if written.is_ok() {
+                    self.core.cooldown.end(request.key.hash());
+                    change.confirmed();
+                }
+                written
             }
             Err(error) => Err(error),
         };
@@ -78,40 +124,115 @@ impl<B: CacheBackend> Engine<B> {
     pub(crate) async fn invalidate(&self, key: &Key<'_>) -> Result<()> {
         let started = self.observer.start(&self.settings.clock);
         let keys = [key.as_str()];
-        let _change = Change::begin(self, Keys::These(&keys));
+        let change = Change::invalidation(self, Keys::These(&keys));
         let deleted = self.backend().delete(key.as_str()).await;
-        self.invalidated(&[key], started, deleted)
+        self.invalidated(change, &keys, started, deleted)
     }
 
     /// Removes many entries, each as [`invalidate`](Self::invalidate) does.
-    pub(crate) async fn invalidate_many(&self, keys: &[Key<'_>]) -> Result<()> {
+    pub(crate) async fn invalidate_many(&self, keys: &[&str]) -> Result<()> {
         let started = self.observer.start(&self.settings.clock);
-        let stored: Vec<&str> = keys.iter().map(Key::as_str).collect();
-        let _change = Change::begin(self, Keys::These(&stored));
-        let deleted = self.backend().mdelete(&stored).await;
-        self.invalidated(&keys.iter().collect::<Vec<_>>(), started, deleted)
+        let change = Change::invalidation(self, Keys::These(keys));
+        let deleted = self.backend().mdelete(keys).await;
+        self.invalidated(change, keys, started, deleted)
+    }
+
+    /// Removes the entries whose keys match a pattern, and tells how many values that was.
+    pub(crate) async fn invalidate_matching(&self, pattern: &str) -> Result<u64> {
+        let change = Change::invalidation(self, Keys::Matching(pattern));
+        match self.backend().delete_pattern(pattern).await {
+            Ok(removed) => {
+                change.confirmed();
+                self.count(Event::Invalidation);
+                Ok(removed)
+            }
+            Err(error) => Err(self.unconfirmed(change, error)),
+        }
+    }
+
+    /// Ends the fresh life of an entry, which stays to be served where a stale value may be. Takes up to four exchanges.
+    pub(crate) async fn expire(&self, key: &Key<'_>) -> Result<()> {
+        let started = self.observer.start(&self.settings.clock);
+        let keys = [key.as_str()];
+        let change = Change::invalidation(self, Keys::These(&keys));
+        let expired = self.expire_entry(key).await;
+        self.invalidated(change, &keys, started, expired)
+    }
+
+    async fn expire_entry(&self, key: &Key<'_>) -> Result<()> {
+        let (backend, stored) = (self.backend(), key.as_str());
+        let Some(mut entry) = backend.get(stored).await? else { return backend.delete(stored).await };
+        // What changes all the time is not worth keeping.
+        for _ in 0..3 {
+            let now = self.settings.clock.unix_millis();
+            let Some((expired, life)) = entry::expired(&entry, key.hash(), now) else { break };
+            match backend.acquire(stored, Some(&entry), LEASE_LIFE).await? {
+                Acquired::Granted { lease, .. } => {
+                    if backend.fill(stored, &lease, expired, life).await? == Filled::Stored {
+                        return Ok(());
+                    }
+                    break;
+                }
+                Acquired::Present { value } => entry = value,
+                Acquired::Busy { .. } => {
+                    // Whoever loads it began before this.
+                    backend.delete(stored).await?;
+                    self.put_back(stored, expired, life).await;
+                    return Ok(());
+                }
+                Acquired::Unfenced => return backend.set(stored, expired, life).await,
+            }
+        }
+        backend.delete(stored).await
+    }
+
+    /// Stores an expired entry where there is none, if that is easily done.
+    async fn put_back(&self, key: &str, entry: Bytes, life: Option<Duration>) {
+        if let Ok(Acquired::Granted { lease, .. }) = self.backend().acquire(key, None, LEASE_LIFE).await
+            && self.backend().fill(key, &lease, entry, life).await.is_err()
+        {
+            self.backend().release_later(key, lease);
+        }
     }
 
     fn invalidated(
         &self,
-        keys: &[&Key<'_>],
-        started: Option<crate::clock::Tick>,
+        change: Change<'_, B>,
+        keys: &[&str],
+        started: Option<Tick>,
         deleted: Result<()>,
     ) -> Result<()> {
-        for key in keys {
-            match &deleted {
-                Ok(()) => {
+        match deleted {
+            Ok(()) => {
+                change.confirmed();
+                for key in keys {
                     self.count(Event::Invalidation);
-                    let key = key.as_str();
                     self.observer.timed(started, &self.settings.clock, |m, took| m.record_delete(key, took));
                 }
-                Err(error) => self.backend_failed(key, "an invalidation is not confirmed", error),
+                Ok(())
             }
+            Err(error) => Err(self.unconfirmed(change, error)),
         }
-        deleted.map_err(|error| match error.hint() {
-            None => error.with_hint("the old value may still be served: invalidate again"),
-            Some(_) => error,
-        })
+    }
+
+    /// What the caller of an invalidation that failed is told. It is queued, unless it would be refused for ever.
+    fn unconfirmed(&self, change: Change<'_, B>, error: Error) -> Error {
+        self.count(Event::BackendError);
+        crate::observe::survived("an invalidation is not confirmed", &error);
+        let hopeless =
+            [ErrorKind::InvalidInput, ErrorKind::TooLarge, ErrorKind::Unsupported, ErrorKind::Config];
+        if hopeless.contains(&error.kind()) {
+            change.refused();
+            return error;
+        }
+        change.each_owed(|owed| {
+            let (Owed::Key(key) | Owed::Pattern(key)) = owed else { return };
+            self.observer.tell(|metrics| metrics.record_error(&key, &error.to_string()));
+        });
+        drop(change);
+        Error::new(ErrorKind::Unconfirmed, "the backend may still hold the old value")
+            .with_source(error)
+            .with_hint("it is queued and sent again until it is confirmed; flush_pending waits for that")
     }
 
     /// Removes all entries of this cache's namespace.
@@ -120,8 +241,7 @@ impl<B: CacheBackend> Engine<B> {
             return Err(Error::new(ErrorKind::Unsupported, "a cache without a namespace cannot be cleared")
                 .with_hint("give it one with Cache::builder().namespace(..), or `namespace=` in the URL"));
         };
-        let _change = Change::begin(self, Keys::All);
         // Namespaces are plain names: nothing in one has a meaning in a pattern.
-        self.backend().delete_pattern(&format!("{namespace}/*")).await
+        self.invalidate_matching(&format!("{namespace}/*")).await
     }
 }

@@ -13,7 +13,7 @@ const FORMAT: u8 = 1;
 const CHECKSUM_AT: usize = 64;
 
 /// A time without end.
-const NEVER: u64 = u64::MAX;
+pub(super) const NEVER: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -30,18 +30,19 @@ pub(crate) struct Header {
 
 impl Header {
     pub(super) fn new(codec: u8, stamp: &Stamp, entry_len: usize) -> Self {
-        let end = stamp.ttl.map_or(NEVER, |ttl| {
+        let after = |start: u64, life: Duration| {
             // Rounded up: an entry is never stale sooner than asked.
-            let millis = ttl.as_nanos().div_ceil(1_000_000);
-            u64::try_from(millis).unwrap_or(NEVER).saturating_add(stamp.written_at)
-        });
+            let millis = life.as_nanos().div_ceil(1_000_000);
+            u64::try_from(millis).unwrap_or(NEVER).saturating_add(start)
+        };
+        let fresh_until = stamp.ttl.map_or(NEVER, |ttl| after(stamp.written_at, ttl));
         Self {
             codec,
             schema: stamp.schema,
             key_hash: stamp.key_hash,
             written_at: stamp.written_at,
-            fresh_until: end,
-            expires_at: end,
+            fresh_until,
+            expires_at: after(fresh_until, stamp.stale),
             load_cost_micros: micros(stamp.load_cost),
             payload_len: u32::try_from(entry_len - LEN).unwrap_or(u32::MAX),
         }

@@ -87,6 +87,8 @@ pub(crate) struct Stamp {
     pub(crate) key_hash: u128,
     pub(crate) written_at: u64,
     pub(crate) ttl: Option<Duration>,
+    /// For how long it is kept after that.
+    pub(crate) stale: Duration,
     pub(crate) load_cost: Duration,
 }
 
@@ -137,6 +139,20 @@ fn check_roundtrip<T: CacheValue>(value: &T, codec: Codec, payload: &[u8]) -> Re
         format!("`{}` written as {codec} does not read back as it was", type_name::<T>()),
     )
     .with_hint(codec.remedy()))
+}
+
+/// An entry with its fresh life ended at `now`, and how long it is still to be kept; `None` if it is none for this key, or
+/// is not kept any longer.
+pub(crate) fn expired(entry: &[u8], key_hash: u128, now: u64) -> Option<(Bytes, Option<Duration>)> {
+    let (mut header, _) = Header::parse(entry).ok().filter(|(header, _)| header.key_hash == key_hash)?;
+    if header.expires_at <= now {
+        return None;
+    }
+    header.fresh_until = header.fresh_until.min(now);
+    let life = (header.expires_at != header::NEVER).then(|| Duration::from_millis(header.expires_at - now));
+    let mut expired = entry.to_vec();
+    header.write(&mut expired);
+    Some((expired.into(), life))
 }
 
 /// Reads an entry, if it is one for this key and type, and whole.

@@ -37,6 +37,7 @@ fn stamp() -> Stamp {
         key_hash: KEY,
         written_at: 1_600_000_000_123,
         ttl: Some(Duration::from_millis(90_500)),
+        stale: Duration::ZERO,
         load_cost: Duration::from_micros(4_567),
     }
 }

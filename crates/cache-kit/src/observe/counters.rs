@@ -21,6 +21,23 @@ pub(crate) enum Event {
     StoreFailed,
     BackendError,
     Invalidation,
+    StaleServed,
+    StaleOnError,
+    Throttled,
+    SoftTimeout,
+    TimedOut,
+    Overloaded,
+    LoadDropped,
+    LeaseRenewed,
+    LeaseLost,
+    LeasedElsewhere,
+    FilledElsewhere,
+    TakenOver,
+    Ousted,
+    Quarantined,
+    Unconfirmed,
+    Replayed,
+    Collapsed,
     // The rejects follow in the order of `Reject`.
     FirstReject,
 }
@@ -32,8 +49,13 @@ const STRIPES: usize = 16;
 
 /// One thread's share, on cache lines of its own.
 #[repr(align(128))]
-#[derive(Default)]
 struct Stripe([AtomicU64; EVENTS]);
+
+impl Default for Stripe {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
 
 /// All counters of one cache.
 pub(crate) struct Counters(Box<[Stripe]>);
@@ -75,6 +97,23 @@ impl Counters {
             store_failures: of(Event::StoreFailed),
             backend_errors: of(Event::BackendError),
             invalidations: of(Event::Invalidation),
+            stale_served: of(Event::StaleServed),
+            stale_on_error: of(Event::StaleOnError),
+            throttled: of(Event::Throttled),
+            soft_timeouts: of(Event::SoftTimeout),
+            timeouts: of(Event::TimedOut),
+            overloaded: of(Event::Overloaded),
+            loads_dropped: of(Event::LoadDropped),
+            leases_renewed: of(Event::LeaseRenewed),
+            leases_lost: of(Event::LeaseLost),
+            leased_elsewhere: of(Event::LeasedElsewhere),
+            filled_elsewhere: of(Event::FilledElsewhere),
+            taken_over: of(Event::TakenOver),
+            ousted: of(Event::Ousted),
+            quarantined: of(Event::Quarantined),
+            unconfirmed: of(Event::Unconfirmed),
+            replayed: of(Event::Replayed),
+            collapsed: of(Event::Collapsed),
             rejected: RejectedStats {
                 foreign: rejected(Reject::Foreign),
                 unknown_format: rejected(Reject::UnknownFormat),
@@ -125,15 +164,49 @@ pub struct Stats {
     pub shared_loads: u64,
     /// Values stored.
     pub stored: u64,
-    /// Loaded values that were not stored because the key was invalidated or written meanwhile, or because the
-    /// load took longer than the 30 s that a lease lives.
+    /// Loaded values that were not stored because the key was invalidated or written meanwhile, or because the lease
+    /// could not be kept for as long as the load took.
     pub fenced_off: u64,
     /// Values, loaded or set, that could not be stored: not encodable, too large, refused by the backend.
     pub store_failures: u64,
     /// Operations of the backend that failed, other than storing.
     pub backend_errors: u64,
-    /// Keys invalidated.
+    /// Keys whose invalidation the backend has confirmed.
     pub invalidations: u64,
+    /// Reads that were answered with a value past its fresh life, for whatever reason.
+    pub stale_served: u64,
+    /// Those of them whose load failed or took too long.
+    pub stale_on_error: u64,
+    /// Those of them that left the source alone because it had just failed.
+    pub throttled: u64,
+    /// Reads that stopped waiting after the soft timeout.
+    pub soft_timeouts: u64,
+    /// Reads that stopped waiting after their timeout.
+    pub timeouts: u64,
+    /// Reads and refreshes that found too many loads or waiting reads.
+    pub overloaded: u64,
+    /// Loads that were dropped at their deadline.
+    pub loads_dropped: u64,
+    /// Leases that were renewed while their load went on.
+    pub leases_renewed: u64,
+    /// Leases that turned out to be void while their load went on.
+    pub leases_lost: u64,
+    /// Loads that found another process, or another cache, to have the lease.
+    pub leased_elsewhere: u64,
+    /// Those of them that were answered by what the other one stored.
+    pub filled_elsewhere: u64,
+    /// Loads that were begun anew by a reader who waited, because the one that had begun it went away.
+    pub taken_over: u64,
+    /// Loads that the readers who waited gave up on, because nobody ran them any more.
+    pub ousted: u64,
+    /// Reads that did not believe the backend, because an invalidation was not confirmed yet.
+    pub quarantined: u64,
+    /// Invalidations that the backend did not confirm at once, and that were queued.
+    pub unconfirmed: u64,
+    /// Those of them that it has confirmed since.
+    pub replayed: u64,
+    /// How often there were too many of them, and everything was made invalid instead.
+    pub collapsed: u64,
     /// Entries that were found and not used, by reason.
     pub rejected: RejectedStats,
 }
@@ -191,6 +264,23 @@ impl Stats {
             store_failures: of(|s| s.store_failures),
             backend_errors: of(|s| s.backend_errors),
             invalidations: of(|s| s.invalidations),
+            stale_served: of(|s| s.stale_served),
+            stale_on_error: of(|s| s.stale_on_error),
+            throttled: of(|s| s.throttled),
+            soft_timeouts: of(|s| s.soft_timeouts),
+            timeouts: of(|s| s.timeouts),
+            overloaded: of(|s| s.overloaded),
+            loads_dropped: of(|s| s.loads_dropped),
+            leases_renewed: of(|s| s.leases_renewed),
+            leases_lost: of(|s| s.leases_lost),
+            leased_elsewhere: of(|s| s.leased_elsewhere),
+            filled_elsewhere: of(|s| s.filled_elsewhere),
+            taken_over: of(|s| s.taken_over),
+            ousted: of(|s| s.ousted),
+            quarantined: of(|s| s.quarantined),
+            unconfirmed: of(|s| s.unconfirmed),
+            replayed: of(|s| s.replayed),
+            collapsed: of(|s| s.collapsed),
             rejected: RejectedStats {
                 foreign: rejected(|r| r.foreign),
                 unknown_format: rejected(|r| r.unknown_format),

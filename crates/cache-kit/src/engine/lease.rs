@@ -1,0 +1,301 @@
+//! The lease of a load: taken before it, kept while it runs, and waited for where another process has it.
+
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::fill::Permit;
+use super::flight::Leader;
+use super::join::Lead;
+use super::lookup::Missed;
+use super::read::Answer;
+use super::{Engine, LEASE_LIFE, RENEW_EVERY, Request};
+use crate::CacheStrategy;
+use crate::backend::{Acquired, CacheBackend, Fence, Lease};
+use crate::clock::Tick;
+use crate::entity::CacheValue;
+use crate::error::{Error, ErrorKind, Result};
+use crate::observe::Event;
+use crate::steps::{Step, Steps};
+
+/// A lease was asked for; this is how it went.
+pub(super) enum Leased<T> {
+    /// Load, and store as the permit says.
+    Permit(Permit, Option<Error>),
+    /// Somebody stored a usable value between the lookup and the lease.
+    Found(Answer<T>),
+}
+
+/// Between two looks at a key that another process loads.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is to be done while a loader runs.
+pub(super) trait Upkeep: Send {
+    /// Whether there is anything to be kept.
+    fn has_leases(&self) -> bool;
+
+    /// Waits until somebody wants it done now.
+    fn asked(&self) -> BoxFuture<'static, ()>;
+
+    /// Renews what is held. Not cancelled: on some backends the old lease is void once the new one is granted.
+    fn renew(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// The lease of a leader, kept while its loader runs.
+pub(super) struct Keeping<'a, B: CacheBackend> {
+    pub(super) engine: &'a Engine<B>,
+    pub(super) leader: &'a mut Leader,
+    /// The last try failed: what the backend thinks of the lease is not known.
+    pub(super) failed: Option<Error>,
+    pub(super) steps: Steps,
+}
+
+impl<B: CacheBackend> Upkeep for Keeping<'_, B> {
+    fn has_leases(&self) -> bool {
+        self.leader.lease.is_some()
+    }
+
+    fn asked(&self) -> BoxFuture<'static, ()> {
+        Box::pin(self.leader.asked())
+    }
+
+    fn renew(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.renew_one())
+    }
+}
+
+impl<B: CacheBackend> Keeping<'_, B> {
+    async fn renew_one(&mut self) {
+        let Some(lease) = &self.leader.lease else { return };
+        let asked_at = self.engine.settings.clock.now();
+        match self.engine.backend().renew(self.leader.key(), lease, LEASE_LIFE).await {
+            Ok(Some(lease)) => {
+                self.engine.count(Event::LeaseRenewed);
+                self.failed = None;
+                self.leader.lease = Some(lease);
+                self.leader.vouch(asked_at);
+            }
+            Ok(None) => {
+                self.engine.count(Event::LeaseLost);
+                self.steps.add(Step::LeaseLost);
+                self.leader.lease = None;
+                // By another process: what is loaded may be out of date, and nobody else is to have it.
+                self.leader.detach();
+            }
+            // It ends by itself, and the fill will tell.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {}
+            Err(error) => self.failed = Some(error),
+        }
+    }
+}
+
+impl<B: CacheBackend> Engine<B> {
+    /// Takes the lease, unless an earlier leader of this flight left one.
+    pub(super) async fn take_lease<T: CacheValue>(
+        &self,
+        lead: &mut Lead<'_, B>,
+        request: &Request<'_>,
+        seen: Seen,
+        accepts: fn(&T) -> bool,
+        steps: &mut Steps,
+    ) -> Leased<T> {
+        if lead.leader().lease.is_some() {
+            // Whoever took it had looked, and the fill will tell whether it still holds.
+            lead.leader().vouch_from_begin();
+            steps.add(Step::Leased);
+            return Leased::Permit(Permit::Lease, None);
+        }
+        let mut seen = match seen {
+            // What is not known must not be written over.
+            Seen::Unknown(error) => return Leased::Permit(Permit::Unknown, Some(error)),
+            Seen::Nothing => None,
+            Seen::Entry(entry) => Some(entry),
+        };
+        let mut tries = 0;
+        let mut wait = Wait::default();
+        loop {
+            let (key, asked_at) = (request.key.as_str(), self.settings.clock.now());
+            let entry = match self.backend().acquire(key, seen.as_ref(), LEASE_LIFE).await {
+                Ok(Acquired::Granted { lease, .. }) => {
+                    lead.leader().lease = Some(lease);
+                    lead.leader().vouch(asked_at);
+                    steps.add(Step::Leased);
+                    return Leased::Permit(Permit::Lease, None);
+                }
+                Ok(Acquired::Busy { .. }) => {
+                    // The one that has it may be a reader of this cache who was here first and leads nothing.
+                    let leader = lead.leader();
+                    let offered = self.core.looking.wait(request.key.hash(), || leader.take_offered()).await;
+                    if offered.is_some() {
+                        lead.leader().lease = offered;
+                        lead.leader().vouch(asked_at);
+                        steps.add(Step::Leased);
+                        return Leased::Permit(Permit::Lease, None);
+                    }
+                    if !steps.contains(Step::LeasedElsewhere) {
+                        self.count(Event::LeasedElsewhere);
+                        steps.add(Step::LeasedElsewhere);
+                    }
+                    if self.waits_for_other(request)
+                        && wait.pause(self, self.policy(request).lease_wait).await
+                    {
+                        continue;
+                    }
+                    return Leased::Permit(Permit::LeftToOther, None);
+                }
+                Ok(Acquired::Present { value }) => value,
+                Ok(Acquired::Unfenced) => match self.second_look(request, seen.as_ref()).await {
+                    Ok(Some(entry)) => entry,
+                    Ok(None) => return Leased::Permit(Permit::Unfenced, None),
+                    Err(error) => return Leased::Permit(Permit::Unknown, Some(error)),
+                },
+                Err(error) => {
+                    self.backend_failed(&request.key, "no lease could be taken", &error);
+                    return Leased::Permit(Permit::Unknown, Some(error));
+                }
+            };
+            // The load of an invalidation is not answered from the cache.
+            if request.strategy != CacheStrategy::Invalidate
+                && let Ok(found) = self.judge(request, entry.clone(), accepts)
+            {
+                steps.add(Step::FilledElsewhere);
+                self.count(Event::FilledElsewhere);
+                return Leased::Found(Answer { steps: *steps, ..Answer::cached(found) });
+            }
+            seen = Some(entry);
+            tries += 1;
+            // Once for what the lookup saw, and once more for what came since, if that is of no use either.
+            if tries == 2 {
+                let permit = if self.is_fenced() { Permit::LeftToOther } else { Permit::Unfenced };
+                return Leased::Permit(permit, None);
+            }
+        }
+    }
+
+    /// Whether what another one stores would be an answer; nobody stores under a hold of this cache, or while a tombstone
+    /// stands.
+    fn waits_for_other(&self, request: &Request<'_>) -> bool {
+        request.strategy != CacheStrategy::Invalidate
+            && !self.core.holds.contains(request.key.as_str())
+            && self.backend().capabilities().fence == Fence::Leases
+    }
+
+    /// Without a fence, a load that ended between the lookup and the lead shows only by looking again.
+    async fn second_look(&self, request: &Request<'_>, seen: Option<&Bytes>) -> Result<Option<Bytes>> {
+        match self.fetch(request.key.as_str()).await {
+            Ok(entry) => Ok(entry.filter(|entry| Some(entry) != seen)),
+            Err(error) => {
+                self.backend_failed(&request.key, "the cache could not be read", &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a loader and keeps its leases meanwhile; `None` if it has not ended by `deadline`.
+    pub(super) async fn keep_up<F: Future, U: Upkeep>(
+        &self,
+        mut load: Pin<&mut F>,
+        deadline: Tick,
+        upkeep: &mut U,
+    ) -> Option<F::Output> {
+        // Many loads are done at once, and need nothing kept.
+        let at_once = std::future::poll_fn(|cx| match load.as_mut().poll(cx) {
+            Poll::Ready(loaded) => Poll::Ready(Some(loaded)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        if let Some(loaded) = at_once.await {
+            return Some(loaded);
+        }
+        let clock = &self.settings.clock;
+        let mut end = std::pin::pin!(clock.sleep_until(deadline));
+        loop {
+            let due = if upkeep.has_leases() { clock.now().after(RENEW_EVERY) } else { Tick::NEVER };
+            let mut due = std::pin::pin!(clock.sleep_until(due));
+            let mut asked = upkeep.asked();
+            let ended = std::future::poll_fn(|cx| {
+                if let Poll::Ready(loaded) = load.as_mut().poll(cx) {
+                    return Poll::Ready(Some(Some(loaded)));
+                }
+                if end.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Some(None));
+                }
+                if due.as_mut().poll(cx).is_ready() || asked.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                Poll::Pending
+            });
+            if let Some(ended) = ended.await {
+                return ended;
+            }
+            let mut renewal = upkeep.renew();
+            let mut loaded = None;
+            std::future::poll_fn(|cx| {
+                if loaded.is_none()
+                    && let Poll::Ready(value) = load.as_mut().poll(cx)
+                {
+                    loaded = Some(value);
+                }
+                renewal.as_mut().poll(cx)
+            })
+            .await;
+            if loaded.is_some() {
+                return loaded;
+            }
+        }
+    }
+}
+
+/// What the leader's own lookup saw under the key.
+pub(super) enum Seen {
+    Nothing,
+    Entry(Bytes),
+    Unknown(Error),
+}
+
+impl From<Missed> for Seen {
+    fn from(missed: Missed) -> Self {
+        match missed {
+            // A lease that came with it was taken when the flight was joined.
+            Missed::Absent | Missed::Leased(..) => Self::Nothing,
+            Missed::Unusable(entry) => Self::Entry(entry),
+            Missed::Unknown(error) => Self::Unknown(error),
+        }
+    }
+}
+
+/// The wait for another process: pauses that grow, and are left to chance so that not all come at once.
+#[derive(Default)]
+struct Wait {
+    until: Option<Tick>,
+    pauses: u32,
+}
+
+impl Wait {
+    /// Waits a moment; false if that is enough.
+    async fn pause<B: CacheBackend>(&mut self, engine: &Engine<B>, longest: Duration) -> bool {
+        let clock = &engine.settings.clock;
+        let now = clock.now();
+        let until = *self.until.get_or_insert_with(|| now.after(longest));
+        if now >= until {
+            return false;
+        }
+        let pause = (FIRST_PAUSE * (1 << self.pauses.min(4))).min(LONGEST_PAUSE);
+        self.pauses += 1;
+        let pause = pause.mul_f64(1.0 - fastrand::f64() / 2.0).min(until.since(now));
+        clock.sleep(pause).await;
+        true
+    }
+}
+
+impl<B: CacheBackend> Engine<B> {
+    /// Gives a lease back from where nobody can wait.
+    pub(super) fn release_later(&self, key: &str, lease: Option<Lease>) {
+        if let Some(lease) = lease {
+            self.backend().release_later(key, lease);
+        }
+    }
+}
