@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::CacheBackend;
+use crate::engine::Hold;
 use crate::entity::CacheEntity;
 use crate::error::Result;
 use crate::expander::CacheExpander;
@@ -135,6 +137,30 @@ impl<B: CacheBackend> CacheService<B> {
     /// As `CacheExpander::invalidate`.
     pub async fn invalidate<T: CacheEntity>(&self, id: &T::Key) -> Result<()> {
         self.expander.invalidate::<T>(id).await
+    }
+
+    /// Ends the fresh life of an entity and keeps it as a fallback; see [`CacheExpander::expire`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::expire`.
+    pub async fn expire<T: CacheEntity>(&self, id: &T::Key) -> Result<()> {
+        self.expander.expire::<T>(id).await
+    }
+
+    /// Removes entities and sees to it that nothing is stored for them until the hold ends; see [`CacheExpander::hold`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::hold`.
+    pub async fn hold<T: CacheEntity>(&self, ids: &[T::Key]) -> Result<Hold<B>> {
+        self.expander.hold::<T>(ids).await
+    }
+
+    /// Ends the work behind callers; see [`Cache::shutdown`](crate::Cache::shutdown).
+    ///
+    /// # Errors
+    /// As `Cache::shutdown`.
+    pub async fn shutdown(&self, timeout: Duration) -> Result<()> {
+        self.expander.shutdown(timeout).await
     }
 
     /// What this cache has done so far.

@@ -480,7 +480,7 @@ async fn a_ttl_of_40_days_is_no_date_and_the_longest_one_never_ends() {
         let left = u64::try_from(told(&server, "days", 't')).unwrap();
         // Since then the server's clock may have moved on; and it began with a whole second, so it may be off by one.
         let since = began.elapsed().as_secs() + 1;
-        assert!(left + since > 40 * DAY && left <= 40 * DAY + 3, "{way}: {left}");
+        assert!(left + since > 40 * DAY && left <= 40 * DAY + 60, "{way}: {left}");
         assert_eq!(backend.get("days").await.unwrap().unwrap(), "v");
     }
     backend.set("ever", Bytes::from("v"), Some(Duration::MAX)).await.unwrap();
@@ -491,8 +491,10 @@ async fn a_ttl_of_40_days_is_no_date_and_the_longest_one_never_ends() {
     let seen = Bytes::from("v");
     let lease = granted(&backend, "days", Some(&seen), LIFE).await;
     let left = u64::try_from(told(&server, "days", 't')).unwrap();
-    assert!((40 * DAY - 60..=40 * DAY + 2).contains(&left), "{left}");
+    // The clock of a server that has little of the processor is behind by a second or more.
+    assert!((40 * DAY - 60..=40 * DAY + 60).contains(&left), "{left}");
     backend.release("days", &lease).await.unwrap();
     let left = u64::try_from(told(&server, "days", 't')).unwrap();
-    assert!((40 * DAY - 60..=40 * DAY + 2).contains(&left), "{left}");
+    // The clock of a server that has little of the processor is behind by a second or more.
+    assert!((40 * DAY - 60..=40 * DAY + 60).contains(&left), "{left}");
 }

@@ -41,10 +41,15 @@ impl<B: CacheBackend> Engine<B> {
     ) -> Result<Stored> {
         match permit {
             Permit::LeftToOther => return Ok(Stored::LeftToOther),
-            Permit::Unknown => return Ok(Stored::BackendUnknown),
+            Permit::Unknown => {
+                // A lease may be left of a backend that failed later.
+                self.release_later(request.key.as_str(), leader.lease.take());
+                return Ok(Stored::BackendUnknown);
+            }
             Permit::Lease | Permit::Unfenced => {}
         }
-        if permit == Permit::Lease && (leader.lease.is_none() || leader.is_detached()) {
+        let is_held = self.core.holds.contains(request.key.as_str());
+        if permit == Permit::Lease && (leader.lease.is_none() || leader.is_detached() || is_held) {
             // The lease is void, or will be: nothing need be asked.
             self.release_later(request.key.as_str(), leader.lease.take());
             return Ok(self.count_fill(Filled::Refused));

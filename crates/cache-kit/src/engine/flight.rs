@@ -25,17 +25,15 @@ mod leader;
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 pub(super) use self::follower::Follower;
 pub(super) use self::leader::{Leader, Pulse};
+use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, RandomState};
 use crate::backend::Lease;
 use crate::clock::Tick;
 
@@ -76,6 +74,8 @@ struct State {
     detached: bool,
     /// A lease that came with a follower's own look at the backend, for a leader that has none yet.
     offered: Option<Lease>,
+    /// Whether the source is being asked: before that, nothing can be out of date.
+    has_begun: bool,
     /// Until when nothing had happened to the key: the beginning of the load, or the last time that the backend said that
     /// its lease holds.
     vouched_at: Tick,
@@ -140,7 +140,8 @@ impl Flights {
         let mut table = self.table(key);
         if let Some(flight) = table.get(key).and_then(|flights| flights.iter().find(|f| f.tag == tag)) {
             let mut state = lock(&flight.state);
-            let is_young = max_age.is_none_or(|max_age| now.since(state.vouched_at) <= max_age);
+            let is_young =
+                !state.has_begun || max_age.is_none_or(|max_age| now.since(state.vouched_at) <= max_age);
             let may_join = is_young || state.can_vouch;
             match &mut state.phase {
                 Phase::Running if may_join => {
@@ -163,7 +164,7 @@ impl Flights {
                 Phase::Running => state.detached = true,
                 Phase::Orphaned { lease } => {
                     let lease = lease.take().or_else(|| state.offered.take());
-                    state.phase = Phase::Running;
+                    (state.phase, state.has_begun) = (Phase::Running, false);
                     return Role::Lead(Leader::new(self, key, flight, lease));
                 }
                 // Out of the table before it gets here; were it not, a new flight takes its place.
@@ -177,6 +178,7 @@ impl Flights {
                 waiting: 0,
                 detached: false,
                 offered: None,
+                has_begun: false,
                 vouched_at: now,
                 can_vouch: false,
                 doubting: 0,
@@ -260,5 +262,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(test)]
+#[cfg(all(test, cache_kit_model))]
+mod model;
+#[cfg(all(test, not(cache_kit_model)))]
 mod tests;

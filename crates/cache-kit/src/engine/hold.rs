@@ -92,7 +92,10 @@ pub struct Hold<B: CacheBackend = Box<dyn CacheBackend>> {
 
 impl<B: CacheBackend> Engine<B> {
     /// Invalidates keys and keeps their leases.
-    pub(crate) async fn hold(&self, keys: Vec<Box<str>>) -> Hold<B> {
+    pub(crate) async fn hold(&self, mut keys: Vec<Box<str>>) -> Hold<B> {
+        // Held twice, a key would be taken from itself.
+        keys.sort_unstable();
+        keys.dedup();
         keys.iter().for_each(|key| self.core.holds.add(key));
         // From here on whatever happens ends in its drop.
         let mut hold = Hold { engine: self.clone(), keys, keeper: None, failed: None, is_over: false };

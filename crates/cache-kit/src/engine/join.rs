@@ -46,7 +46,9 @@ pub(super) struct Until {
 
 impl<B: CacheBackend> Engine<B> {
     pub(super) fn joining(&self, request: &Request<'_>) -> Joining {
-        let is_alone = self.core.capabilities.distribution == Distribution::SingleProcess;
+        // Nobody else changes what is behind it, and nobody could say so.
+        let is_alone =
+            self.core.capabilities.distribution == Distribution::SingleProcess && !self.is_fenced();
         Joining {
             now: self.settings.clock.now(),
             max_age: (!is_alone).then_some(self.policy(request).join_max_age),
@@ -205,12 +207,16 @@ impl<'a, B: CacheBackend> Lead<'a, B> {
         }
     }
 
-    /// The leader itself, for who has its load run elsewhere.
-    pub(super) fn take(&mut self) -> Leader {
+    fn take(&mut self) -> Leader {
         match self.leader.take() {
             Some(leader) => leader,
             None => unreachable!("taken only by what consumes the lead"),
         }
+    }
+
+    /// The same lead in a task of its own.
+    pub(super) fn hand_over(&mut self) -> OwnedLead<B> {
+        OwnedLead { engine: self.engine.clone(), leader: Some(self.take()) }
     }
 
     pub(super) fn into_followed(mut self) -> (Leader, Follower) {
@@ -225,6 +231,24 @@ impl<B: CacheBackend> Drop for Lead<'_, B> {
             let lease = leader.abandon();
             self.engine.release_later(leader.key(), lease);
         }
+    }
+}
+
+/// A lead that is on its way to a task. Dropped there, it ends as any other.
+pub(super) struct OwnedLead<B: CacheBackend> {
+    engine: Engine<B>,
+    leader: Option<Leader>,
+}
+
+impl<B: CacheBackend> OwnedLead<B> {
+    pub(super) fn split(&mut self) -> (&Engine<B>, Lead<'_, B>) {
+        (&self.engine, Lead { engine: &self.engine, leader: self.leader.take() })
+    }
+}
+
+impl<B: CacheBackend> Drop for OwnedLead<B> {
+    fn drop(&mut self) {
+        drop(Lead { engine: &self.engine, leader: self.leader.take() });
     }
 }
 

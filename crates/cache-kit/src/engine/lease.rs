@@ -105,7 +105,7 @@ impl<B: CacheBackend> Engine<B> {
     ) -> Leased<T> {
         if lead.leader().lease.is_some() {
             // Whoever took it had looked, and the fill will tell whether it still holds.
-            lead.leader().vouch_from_begin();
+            lead.leader().can_vouch();
             steps.add(Step::Leased);
             return Leased::Permit(Permit::Lease, None);
         }

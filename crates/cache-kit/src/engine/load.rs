@@ -105,6 +105,7 @@ impl<B: CacheBackend> Engine<B> {
         L: Load<T>,
     {
         let pulse = lead.leader().pulse();
+        pulse.beat(self.settings.clock.now());
         let load = self.load_and_store(&mut lead, request, missed.into(), link, loader);
         let ending = beating(&self.settings.clock, pulse, load).await;
         lead.complete(|| {
@@ -129,9 +130,7 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: Load<T>,
     {
-        let began = self.settings.clock.now();
-        lead.leader().begin(began);
-        let deadline = began.after(self.policy(request).load_deadline);
+        let deadline = self.settings.clock.now().after(self.policy(request).load_deadline);
         let mut steps = Steps::default();
         let turn = self.turn(lead.leader(), &link, deadline, &mut steps).await;
         let _turn = match turn {
@@ -147,6 +146,7 @@ impl<B: CacheBackend> Engine<B> {
             Leased::Permit(permit, degraded) => (permit, degraded),
             Leased::Found(answer) => return Ok(answer),
         };
+        lead.leader().begin(self.settings.clock.now());
         let mut keeping = Keeping { engine: self, leader: lead.leader(), failed: None, steps };
         let loaded = self.run_loader(&request.key, link, loader, deadline, &mut keeping).await;
         let Keeping { failed, mut steps, .. } = keeping;
@@ -201,14 +201,11 @@ impl<B: CacheBackend> Engine<B> {
         degraded: &mut Option<Error>,
     ) {
         let lease = leader.lease.take();
-        match lease {
-            // The entry goes, and the lease with it.
-            Some(_) if had_entry => {
-                if let Err(error) = Box::pin(self.invalidate(key)).await {
-                    degraded.get_or_insert(error);
-                }
-            }
-            lease => self.release_later(key.as_str(), lease),
+        if !had_entry {
+            self.release_later(key.as_str(), lease);
+        // The entry goes, and the lease with it, whoever has it.
+        } else if let Err(error) = Box::pin(self.invalidate(key)).await {
+            degraded.get_or_insert(error);
         }
     }
 

@@ -96,7 +96,7 @@ impl<B: CacheBackend> Engine<B> {
         &self,
         request: &Request<'_>,
         accepts: fn(&T) -> bool,
-    ) -> Result<Found<T>, Miss<T>> {
+    ) -> Result<Found<T>, Box<Miss<T>>> {
         self.check_pending(request)?;
         let started = self.observer.start(&self.settings.clock);
         let key = request.key.as_str();
@@ -116,7 +116,7 @@ impl<B: CacheBackend> Engine<B> {
         };
         self.count_lookup(request, answer.as_ref().err().map(|miss| &miss.missed));
         self.tell_lookup(request, started, answer.as_ref().err().map(|miss| &miss.missed));
-        answer.map_err(|miss| Miss { deadline, ..miss })
+        answer.map_err(|miss| Box::new(Miss { deadline, ..miss }))
     }
 
     /// Asks the backend and reads the entry, for a reader that will load what is not there. Where a lookup can take the
@@ -125,7 +125,7 @@ impl<B: CacheBackend> Engine<B> {
         &self,
         request: &Request<'_>,
         accepts: fn(&T) -> bool,
-    ) -> Result<Found<T>, Miss<T>> {
+    ) -> Result<Found<T>, Box<Miss<T>>> {
         if !self.core.capabilities.lease_on_read {
             return self.look_up(request, accepts).await;
         }
@@ -148,19 +148,20 @@ impl<B: CacheBackend> Engine<B> {
         };
         self.count_lookup(request, answer.as_ref().err().map(|miss| &miss.missed));
         self.tell_lookup(request, started, answer.as_ref().err().map(|miss| &miss.missed));
-        answer.map_err(|miss| Miss { deadline, ..miss })
+        answer.map_err(|miss| Box::new(Miss { deadline, ..miss }))
     }
 
     /// A key whose invalidation is not confirmed is not looked up.
-    fn check_pending<T>(&self, request: &Request<'_>) -> Result<(), Miss<T>> {
-        if !self.core.pending.holds(request.key.as_str()) {
-            return Ok(());
-        }
+    fn check_pending<T>(&self, request: &Request<'_>) -> Result<(), Box<Miss<T>>> {
+        if self.core.pending.holds(request.key.as_str()) { Err(self.hold_back()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn hold_back<T>(&self) -> Box<Miss<T>> {
         self.count(Event::Quarantined);
         self.count(Event::Unknown);
         self.replay_soon();
-        let missed = Missed::Unknown(quarantined());
-        Err(Miss::new(missed, Step::Quarantined))
+        Box::new(Miss::new(Missed::Unknown(quarantined()), Step::Quarantined))
     }
 
     /// When this caller will have waited long enough.

@@ -19,6 +19,7 @@
 //! | `epoch` | making everything invalid at once |
 //! | `tasks` | the loads that run behind their callers |
 //! | `chain` | which loads the current task is inside of |
+//! | `sync` | what `flight` is locked with: std's, or the model checker's |
 //!
 //! The engine knows backends only by their trait and capabilities.
 
@@ -38,6 +39,7 @@ mod pending;
 mod read;
 mod replay;
 mod stale;
+mod sync;
 mod tasks;
 mod write;
 

@@ -39,7 +39,7 @@ pub(crate) struct Answer<T> {
 /// Where a read stands once the cache was asked as far as its strategy allows.
 enum Asked<T> {
     Done(Answer<T>),
-    Load(Miss<T>),
+    Load(Box<Miss<T>>),
     Bypass,
 }
 
@@ -90,14 +90,14 @@ impl<B: CacheBackend> Engine<B> {
     async fn load_inline<T, L>(
         &self,
         request: &Request<'_>,
-        miss: Miss<T>,
+        miss: Box<Miss<T>>,
         loader: &mut L,
     ) -> Result<Answer<T>>
     where
         T: CacheValue,
         L: Load<T>,
     {
-        let (mut reader, mut missed) = Reader::new(self, request, miss);
+        let (mut reader, mut missed) = Reader::new(self, request, *miss);
         if reader.is_throttled() {
             return Ok(reader.stale(Step::Throttled, None));
         }
@@ -125,7 +125,7 @@ impl<B: CacheBackend> Engine<B> {
     async fn load_owned<T, L>(
         &self,
         request: &Request<'_>,
-        miss: Miss<T>,
+        miss: Box<Miss<T>>,
         loader: L,
         runtime: Handle,
     ) -> Result<Answer<T>>
@@ -133,7 +133,7 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: Load<T> + 'static,
     {
-        let (mut reader, mut missed) = Reader::new(self, request, miss);
+        let (mut reader, mut missed) = Reader::new(self, request, *miss);
         if reader.is_throttled() {
             return Ok(reader.stale(Step::Throttled, None));
         }
@@ -215,12 +215,11 @@ impl<B: CacheBackend> Engine<B> {
     {
         // Linked here: the task that is spawned does not know what this one is inside of.
         let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
-        let (engine, request) = (self.clone(), request.clone().into_owned());
-        let leader = lead.take();
+        let (mut lead, request) = (lead.hand_over(), request.clone().into_owned());
         // Owned by the cache's list of tasks: it ends with the load, at its deadline, or when the cache is shut down; and
         // if the runtime drops it, the lead goes on.
         let load = async move {
-            let lead = Lead::new(&engine, leader);
+            let (engine, lead) = lead.split();
             let _ = engine.lead::<T, L>(lead, &request, missed, link, &mut loader).await;
         };
         #[cfg(feature = "tracing")]
@@ -236,8 +235,10 @@ impl<B: CacheBackend> Engine<B> {
     ) -> Result<Answer<T>> {
         match self.look_up(request, accepts).await {
             Ok(found) => Ok(Answer::cached(found)),
-            Err(Miss { missed: Missed::Unknown(error), .. }) => Err(error),
-            Err(miss) => Ok(Answer { steps: miss.steps, ..Answer::nowhere() }),
+            Err(miss) => match *miss {
+                Miss { missed: Missed::Unknown(error), .. } => Err(error),
+                Miss { steps, .. } => Ok(Answer { steps, ..Answer::nowhere() }),
+            },
         }
     }
 
@@ -253,11 +254,13 @@ impl<B: CacheBackend> Engine<B> {
             },
             CacheStrategy::Fresh => Asked::Done(self.read_cached(request, accepts).await?),
             CacheStrategy::Bypass => Asked::Bypass,
-            CacheStrategy::Invalidate => Asked::Load(match Box::pin(self.invalidate(&request.key)).await {
-                Ok(()) => Miss::new(Missed::Absent, Step::InvalidationConfirmed),
-                // The value still comes; that the old one may be there too is what the outcome will say.
-                Err(error) => Miss::new(Missed::Unknown(error), Step::InvalidationQueued),
-            }),
+            CacheStrategy::Invalidate => {
+                Asked::Load(Box::new(match Box::pin(self.invalidate(&request.key)).await {
+                    Ok(()) => Miss::new(Missed::Absent, Step::InvalidationConfirmed),
+                    // The value still comes; that the old one may be there too is what the outcome will say.
+                    Err(error) => Miss::new(Missed::Unknown(error), Step::InvalidationQueued),
+                }))
+            }
         })
     }
 

@@ -101,8 +101,6 @@ impl<B: CacheBackend> Engine<B> {
                 };
                 let is_done = sent.is_ok();
                 if is_done {
-                    // Loads that began meanwhile may have been answered by the old entry.
-                    self.detach_owed(&owed);
                     self.core.pending.confirm(&owed, number + 1);
                     self.count(Event::Replayed);
                 }
@@ -114,16 +112,6 @@ impl<B: CacheBackend> Engine<B> {
             if !done.contains(&true) {
                 return confirmed;
             }
-        }
-    }
-
-    fn detach_owed(&self, owed: &Owed) {
-        self.core.invalidations.fetch_add(1, Ordering::SeqCst);
-        match owed {
-            Owed::Key(key) => self.core.flights.detach(key),
-            Owed::Pattern(_) => self.core.flights.detach_all(),
-            // Done when the epoch was entered.
-            Owed::Everything => {}
         }
     }
 

@@ -61,6 +61,9 @@ impl OperationConfig {
 
     /// The terms of this call, over the cache's policy.
     pub(crate) fn over(&self, base: &Policy) -> Result<Terms> {
+        if self.timeout.is_none() && self.stale_if_error.is_none() {
+            return Ok(Terms::Cache);
+        }
         changed(base, [self.timeout, self.stale_if_error, None, None])
     }
 }
@@ -130,6 +133,13 @@ impl LoadOptions {
 
     /// The terms of this call, over the cache's policy.
     pub(crate) fn over(&self, base: &Policy) -> Result<Terms> {
+        if self.timeout.is_none()
+            && self.stale_if_error.is_none()
+            && self.stale_while_revalidate.is_none()
+            && self.soft_timeout.is_none()
+        {
+            return Ok(Terms::Cache);
+        }
         changed(base, [self.timeout, self.stale_if_error, self.stale_while_revalidate, self.soft_timeout])
     }
 }
@@ -180,15 +190,16 @@ impl InlineOptions {
 
     /// The terms of this call, over the cache's policy.
     pub(crate) fn over(&self, base: &Policy) -> Result<Terms> {
+        if self.timeout.is_none() && self.stale_if_error.is_none() {
+            return Ok(Terms::Cache);
+        }
         changed(base, [self.timeout, self.stale_if_error, None, None])
     }
 }
 
 /// A policy with what a call changes: timeout, the two windows, soft timeout.
+#[cold]
 fn changed(base: &Policy, changes: [Option<Duration>; 4]) -> Result<Terms> {
-    if changes == [None; 4] {
-        return Ok(Terms::Cache);
-    }
     let [timeout, if_error, while_revalidate, soft_timeout] = changes;
     let mut policy = *base;
     policy.timeout = timeout.or(base.timeout);

@@ -1,10 +1,9 @@
 //! Those who wait for it.
 
 use std::mem;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::super::sync::{Arc, Ordering};
 use super::{Flight, Flights, Leader, Phase, Wait, lock, remove};
 use crate::backend::Lease;
 use crate::clock::Tick;
@@ -80,7 +79,7 @@ impl Follower {
             Phase::Gone => Wait::Gone,
             Phase::Orphaned { lease } => {
                 let lease = lease.take().or_else(|| state.offered.take());
-                state.phase = Phase::Running;
+                (state.phase, state.has_begun) = (Phase::Running, false);
                 Wait::Lead(Leader::new(&self.flights, &self.key, &self.flight, lease))
             }
         };

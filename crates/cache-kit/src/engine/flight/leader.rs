@@ -1,8 +1,8 @@
 //! The one who runs the load.
 
 use std::mem;
-use std::sync::Arc;
 
+use super::super::sync::Arc;
 use super::{Flight, Flights, Follower, Landed, Phase, lock, remove};
 use crate::backend::Lease;
 use crate::clock::Tick;
@@ -35,7 +35,7 @@ impl Leader {
     /// The load begins now; an earlier leader's does not count.
     pub(in crate::engine) fn begin(&self, now: Tick) {
         let mut state = lock(&self.flight.state);
-        (state.vouched_at, state.seen_at) = (now, now);
+        (state.has_begun, state.vouched_at, state.seen_at) = (true, now, now);
     }
 
     /// What gives signs of life, without which followers go their own way.
@@ -49,7 +49,7 @@ impl Leader {
     }
 
     /// The lease is one that another leader left: the backend can be asked about it.
-    pub(in crate::engine) fn vouch_from_begin(&self) {
+    pub(in crate::engine) fn can_vouch(&self) {
         lock(&self.flight.state).can_vouch = true;
     }
 

@@ -223,11 +223,14 @@ fn a_lease_that_a_follower_brings_is_the_leaders_or_goes_back() {
 fn a_load_that_is_no_longer_young_is_joined_only_if_the_backend_can_be_asked() {
     let flights = Flights::new();
     let first = lead(&flights);
+    drop(follow_as(&flights, Joining { now: at(9), ..joining() }));
+    first.begin(at(0));
     let late = Joining { now: at(2), ..joining() };
     // Nobody can vouch for it: the late one loads itself, and those who come after join that one.
     let second = lead_as(&flights, late);
     assert!(first.is_detached() && !second.is_detached());
     first.complete(|| panic!("nobody waits"));
+    second.begin(at(2));
     second.vouch(at(2));
     let mut follower = follow_as(&flights, Joining { now: at(3), ..joining() });
     assert!(!follower.is_in_doubt() && poll(&mut follower).is_none());
@@ -239,6 +242,7 @@ fn a_load_that_is_no_longer_young_is_joined_only_if_the_backend_can_be_asked() {
 fn a_doubter_has_the_leader_asked_and_is_content_with_its_word() {
     let flights = Flights::new();
     let leader = lead(&flights);
+    leader.begin(at(0));
     leader.vouch(at(0));
     let mut asked = Box::pin(leader.asked());
     let mut cx = Context::from_waker(Waker::noop());
@@ -256,6 +260,7 @@ fn a_doubter_has_the_leader_asked_and_is_content_with_its_word() {
 fn a_doubter_does_not_take_a_result_that_nobody_vouches_for() {
     let flights = Flights::new();
     let leader = lead(&flights);
+    leader.begin(at(0));
     leader.vouch(at(0));
     let mut early = follow(&flights);
     let mut doubter = follow_as(&flights, Joining { now: at(2), ..joining() });
@@ -269,6 +274,7 @@ fn a_doubter_does_not_take_a_result_that_nobody_vouches_for() {
 fn a_doubter_starts_over_when_something_has_happened_to_the_key() {
     let flights = Flights::new();
     let leader = lead(&flights);
+    leader.begin(at(0));
     leader.vouch(at(0));
     let mut early = follow(&flights);
     let mut doubter = follow_as(&flights, Joining { now: at(2), ..joining() });
