@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::step::Steps;
-use crate::{cargo, features, matrix, metadata, root, say, tidy};
+use crate::{cargo, features, matrix, metadata, model, root, say, tidy};
 
 /// One version for everybody: another one may know other licences and other lints.
 const CARGO_DENY: &str = "0.20.2";
@@ -24,6 +24,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     steps.check("rust-version", metadata::rust_version_is_true)?;
     deny(&mut steps)?;
     bench(&mut steps)?;
+    model::check(&mut steps)?;
     // Last: it is the one that not every machine can do.
     steps.check("valkey", matrix::valkey)?;
     steps.finish()

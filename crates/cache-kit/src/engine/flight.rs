@@ -42,7 +42,7 @@ use crate::clock::Tick;
 pub(super) struct Landed {
     /// The type is known to whoever asked for the flight by its tag.
     pub(super) ending: Arc<dyn Any + Send + Sync>,
-    /// Whether it is good for those in doubt as well.
+    /// Whether it is good for those in doubt as well, as an error is.
     pub(super) is_sure: bool,
 }
 
@@ -145,7 +145,8 @@ impl Flights {
             let may_join = is_young || state.can_vouch;
             match &mut state.phase {
                 Phase::Running if may_join => {
-                    if self.followers.load(Ordering::Relaxed) >= max_followers {
+                    if self.followers.fetch_add(1, Ordering::Relaxed) >= max_followers {
+                        self.followers.fetch_sub(1, Ordering::Relaxed);
                         return Role::Full;
                     }
                     state.waiting += 1;
@@ -194,25 +195,27 @@ impl Flights {
         Role::Lead(Leader::new(self, key, &flight, None))
     }
 
-    /// Lets no one join the flights of this key any more.
-    pub(crate) fn detach(&self, key: &str) {
+    /// Lets no one join the flights of this key any more. The lease of one that had lost its leader comes back: it may
+    /// have been taken after whatever happened to the key.
+    pub(super) fn detach(&self, key: &str) -> Option<Lease> {
         let mut table = self.table(key);
         // Mostly nothing is under way.
         if table.is_empty() {
-            return;
+            return None;
         }
-        for flight in table.remove(key).into_iter().flatten() {
-            flight.detach();
-        }
+        // Of two only one can hold.
+        table.remove(key).into_iter().flatten().filter_map(|flight| flight.detach()).last()
     }
 
-    /// Lets no one join any of the flights any more.
-    pub(crate) fn detach_all(&self) {
+    /// Lets no one join any of the flights any more; likewise.
+    pub(super) fn detach_all(&self) -> Vec<(Box<str>, Lease)> {
+        let mut leases = Vec::new();
         for stripe in &self.stripes {
-            for flight in mem::take(&mut *lock(stripe)).into_values().flatten() {
-                flight.detach();
+            for (key, flights) in mem::take(&mut *lock(stripe)) {
+                leases.extend(flights.iter().filter_map(|flight| Some((key.clone(), flight.detach()?))));
             }
         }
+        leases
     }
 
     /// How many flights can be joined.
@@ -232,16 +235,20 @@ impl Flights {
 }
 
 impl Flight {
-    fn detach(&self) {
+    fn detach(&self) -> Option<Lease> {
         let mut state = lock(&self.state);
         state.detached = true;
-        if matches!(state.phase, Phase::Orphaned { .. }) {
-            // The next leader would load after the invalidation, but its lease is void: better a new flight.
+        if let Phase::Orphaned { lease } = &mut state.phase {
+            // The next leader would load after the invalidation, but its lease may be void: better a new flight.
+            let lease = lease.take();
             state.phase = Phase::Gone;
             self.wake.notify_waiters();
-        } else if state.doubting > 0 {
+            return lease;
+        }
+        if state.doubting > 0 {
             self.wake.notify_waiters();
         }
+        None
     }
 }
 

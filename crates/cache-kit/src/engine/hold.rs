@@ -193,7 +193,7 @@ impl<B: CacheBackend> Drop for Hold<B> {
     fn drop(&mut self) {
         if !self.is_over {
             for key in self.end() {
-                self.engine.core.flights.detach(&key);
+                self.engine.detach(&key);
                 self.engine.owe(Owed::Key(key));
             }
         }

@@ -13,7 +13,7 @@ use crate::clock::Tick;
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Event;
-use crate::outcome::{Source, Stored};
+use crate::outcome::Source;
 use crate::steps::{Step, Steps};
 
 /// A leader that has given no sign of life for so long is not waited for any more.
@@ -80,8 +80,11 @@ impl<B: CacheBackend> Engine<B> {
         loop {
             let turn = match self.core.flights.enter(key, tag, self.joining(request)) {
                 Role::Lead(mut leader) => {
-                    // The newest is the one that holds.
-                    leader.lease = lease.take().or_else(|| leader.lease.take());
+                    if let Some(own) = lease.take() {
+                        // Mostly void, but either may be the one that holds.
+                        let other = leader.lease.replace(own);
+                        self.release_later(key, other);
+                    }
                     drop(looker.take());
                     Turn::Lead(Lead::new(self, leader))
                 }
@@ -169,15 +172,6 @@ pub(super) fn ending_of<T: CacheValue>(landed: &Landed) -> Result<Answer<T>> {
     match landed.ending.downcast_ref::<Result<Answer<T>>>() {
         Some(ending) => ending.clone(),
         None => unreachable!("flights are joined by the type of their values"),
-    }
-}
-
-/// Whether a result is good for whoever came while the load was no longer young: an error, or what the backend had or has
-/// taken, which it would not have if something had happened to the key.
-pub(super) fn is_sure<T>(ending: &Result<Answer<T>>) -> bool {
-    match ending {
-        Ok(answer) => answer.stored == Stored::Yes || answer.source == Source::Cache,
-        Err(_) => true,
     }
 }
 

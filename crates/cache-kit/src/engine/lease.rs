@@ -162,6 +162,7 @@ impl<B: CacheBackend> Engine<B> {
             if request.strategy != CacheStrategy::Invalidate
                 && let Ok(found) = self.judge(request, entry.clone(), accepts)
             {
+                lead.leader().vouch(asked_at);
                 steps.add(Step::FilledElsewhere);
                 self.count(Event::FilledElsewhere);
                 return Leased::Found(Answer { steps: *steps, ..Answer::cached(found) });

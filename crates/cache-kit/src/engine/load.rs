@@ -13,7 +13,7 @@ use tokio::sync::SemaphorePermit;
 use super::chain::{self, Link};
 use super::fill::Permit;
 use super::flight::{Landed, Leader, Pulse};
-use super::join::{Lead, is_sure};
+use super::join::Lead;
 use super::lease::{Keeping, Leased, Seen, Upkeep};
 use super::lookup::Missed;
 use super::read::Answer;
@@ -113,7 +113,7 @@ impl<B: CacheBackend> Engine<B> {
             let ending = catch_unwind(AssertUnwindSafe(|| ending.clone())).unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::LoaderPanicked, "cloning the loaded value panicked"))
             });
-            Landed { is_sure: is_sure(&ending), ending: Arc::new(ending) }
+            Landed { is_sure: ending.is_err(), ending: Arc::new(ending) }
         });
         ending
     }
@@ -161,7 +161,14 @@ impl<B: CacheBackend> Engine<B> {
         match loaded {
             Ok(Loaded { value: Some(value), cost }) => {
                 self.core.cooldown.end(request.key.hash());
+                let asked_at = self.settings.clock.now();
                 let stored = self.fill(lead.leader(), request, permit, &value, cost).await;
+                if let Ok(Stored::Yes) = stored
+                    && permit == Permit::Lease
+                {
+                    // Which the backend would not have, if something had happened to the key.
+                    lead.leader().vouch(asked_at);
+                }
                 let stored = stored.unwrap_or_else(|error| {
                     degraded.get_or_insert(error);
                     Stored::Failed

@@ -52,8 +52,8 @@ impl<'a, B: CacheBackend> Change<'a, B> {
     fn detach(&self) {
         self.engine.core.invalidations.fetch_add(1, Ordering::SeqCst);
         match self.keys {
-            Keys::These(keys) => keys.iter().for_each(|key| self.engine.core.flights.detach(key)),
-            Keys::Matching(_) => self.engine.core.flights.detach_all(),
+            Keys::These(keys) => keys.iter().for_each(|key| self.engine.detach(key)),
+            Keys::Matching(_) => self.engine.detach_all(),
         }
     }
 
@@ -89,6 +89,19 @@ impl<B: CacheBackend> Drop for Change<'_, B> {
 }
 
 impl<B: CacheBackend> Engine<B> {
+    /// Lets nobody join the loads of a key any more.
+    pub(super) fn detach(&self, key: &str) {
+        let lease = self.core.flights.detach(key);
+        self.release_later(key, lease);
+    }
+
+    /// Lets nobody join any load any more.
+    pub(super) fn detach_all(&self) {
+        for (key, lease) in self.core.flights.detach_all() {
+            self.release_later(&key, Some(lease));
+        }
+    }
+
     /// Stores a value, whatever is there.
     pub(crate) async fn write<T: CacheValue>(&self, request: &Request<'_>, value: &T) -> Result<()> {
         let key = request.key.as_str();

@@ -21,8 +21,8 @@ pub(in crate::engine) struct Follower {
 }
 
 impl Follower {
+    /// One who has been counted.
     pub(super) fn new(flights: &Arc<Flights>, key: &str, flight: &Arc<Flight>) -> Self {
-        flights.followers.fetch_add(1, Ordering::Relaxed);
         let (flights, flight) = (Arc::clone(flights), Arc::clone(flight));
         Self { flights, key: key.into(), flight, offered: None, doubts_since: None, over: false }
     }

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::super::sync::Arc;
+use super::super::sync::{Arc, Ordering};
 use super::{Flight, Flights, Follower, Landed, Phase, lock, remove};
 use crate::backend::Lease;
 use crate::clock::Tick;
@@ -29,6 +29,7 @@ impl Leader {
     /// A follower of this flight, for who has its load run elsewhere.
     pub(in crate::engine) fn follow(&self) -> Follower {
         lock(&self.flight.state).waiting += 1;
+        self.flights.followers.fetch_add(1, Ordering::Relaxed);
         Follower::new(&self.flights, &self.key, &self.flight)
     }
 
@@ -66,7 +67,8 @@ impl Leader {
     pub(in crate::engine) fn detach(&self) {
         let mut table = self.flights.table(&self.key);
         remove(&mut table, &self.key, &self.flight);
-        self.flight.detach();
+        // It has its leader, and its leader the lease.
+        let _ = self.flight.detach();
     }
 
     /// Waits until somebody doubts, or is in a hurry. Cancel-safe.

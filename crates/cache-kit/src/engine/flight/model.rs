@@ -75,7 +75,9 @@ fn a_follower_that_leaves_loses_neither_lead_nor_lease() {
 
 #[test]
 fn who_comes_after_an_invalidation_gets_nothing_from_before_it() {
-    explore_small("an invalidation", || run(&[Reader { is_alone: true, ..LOOKS }], &[Upset::Invalidates]));
+    const ALONE: Reader = Reader { is_alone: true, ..LOOKS };
+    explore_small("an invalidation, one reads", || run(&[LOOKS], &[Upset::Invalidates]));
+    explore("an invalidation, nobody else changes the keys", || run(&[ALONE, ALONE], &[Upset::Invalidates]));
     explore("an invalidation, two read", || run(&[LOOKS, LOOKS], &[Upset::Invalidates]));
     explore("an invalidation, a lead is dropped", || run(&[DROPS, LOOKS, LOOKS], &[Upset::Invalidates]));
     explore("two invalidations", || run(&[DROPS, LOOKS], &[Upset::Invalidates, Upset::InvalidatesAll]));

@@ -18,7 +18,7 @@ use crate::backend::Lease;
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Lead {
     Completes,
-    /// The first one that this reader gets goes away in the middle of the load.
+    /// Goes away in the middle of the load.
     Drops,
     /// Completes, and asks the backend about its lease before.
     Renews,
@@ -75,21 +75,22 @@ pub(super) fn run(readers: &[Reader], upsets: &[Upset]) {
 
 impl Upset {
     async fn run(self, world: &World) {
+        if !matches!(self, Self::Elsewhere) {}
         match self {
             Self::Elsewhere => drop(world.change("key")),
             Self::Invalidates => {
-                world.flights.detach("key");
+                give_back(world, "key", world.flights.detach("key"));
                 yield_now().await;
                 let version = world.change("key");
                 yield_now().await;
-                world.flights.detach("key");
+                give_back(world, "key", world.flights.detach("key"));
                 world.settle("key", version);
             }
             Self::InvalidatesAll => {
-                world.flights.detach_all();
+                give_all_back(world);
                 let versions = KEYS.map(|key| (key, world.change(key)));
                 yield_now().await;
-                world.flights.detach_all();
+                give_all_back(world);
                 versions.iter().for_each(|(key, version)| world.settle(key, *version));
             }
         }
@@ -107,7 +108,7 @@ impl Reader {
         }
         let mut looker = Looker { world, key: looks.then_some(self.key) };
         loop {
-            let arrival = world.arrive(self.key);
+            let arrival = world.arrive(self.key, self.is_alone);
             let joining = Joining {
                 now: arrival.now,
                 max_age: (!self.is_alone).then_some(Duration::ZERO),
@@ -120,6 +121,7 @@ impl Reader {
                     return;
                 }
                 Role::Lead(mut leader) => {
+                    // The newest is the one that holds, as far as this reader can know.
                     if let Some(own) = lease.take() {
                         give_back(world, self.key, leader.lease.replace(own));
                     }
@@ -165,7 +167,7 @@ impl Reader {
             match end {
                 Some(Wait::Landed(landed)) => {
                     let brought: &Brought = landed.ending.downcast_ref().unwrap();
-                    world.given(self.key, arrival, doubted, landed.is_sure, *brought);
+                    world.given(self.key, arrival, doubted, *brought);
                     return Some(Wait::Landed(landed));
                 }
                 Some(end) => return Some(end),
@@ -179,31 +181,28 @@ impl Reader {
         }
     }
 
-    async fn lead(mut self, mut led: Led<'_>) {
+    async fn lead(self, mut led: Led<'_>) {
         let (world, key) = (led.world, self.key);
-        loop {
-            world.note(key);
-            if led.leader().lease.is_some() {
-                led.leader().can_vouch();
-            } else {
-                led.lease_of_its_own().await;
-            }
-            led.observe();
-            let began = world.now();
-            world.vouch(key, began);
-            led.leader().begin(began);
-            let version = world.load(key);
-            yield_now().await;
-            led.observe();
-            if self.lead == Lead::Drops {
-                return;
-            }
-            if self.lead == Lead::Renews {
-                self.lead = Lead::Completes;
-                led.renew().await;
-            }
-            return led.complete(version).await;
+        world.note(key);
+        if led.leader().lease.is_some() {
+            led.leader().can_vouch();
+        } else {
+            led.lease_of_its_own().await;
         }
+        led.observe();
+        let began = world.now();
+        world.vouch(key, began);
+        led.leader().begin(began);
+        let version = world.load(key);
+        yield_now().await;
+        led.observe();
+        if self.lead == Lead::Drops {
+            return;
+        }
+        if self.lead == Lead::Renews {
+            led.renew().await;
+        }
+        led.complete(version).await;
     }
 }
 
@@ -219,6 +218,12 @@ async fn a_while() {
         Poll::Pending
     })
     .await;
+}
+
+fn give_all_back(world: &World) {
+    for (_, lease) in world.flights.detach_all() {
+        give_back(world, "key", Some(lease));
+    }
 }
 
 fn give_back(world: &World, key: &'static str, lease: Option<Lease>) {
@@ -302,16 +307,21 @@ impl<'a> Led<'a> {
         let (world, key) = (self.world, self.key);
         let is_detached = self.leader().is_detached();
         let lease = self.leader().lease.take();
-        let is_sure = match lease {
-            Some(lease) => world.end(key, &lease) && !is_detached,
-            None => false,
-        };
+        let asked_at = world.now();
+        if let Some(lease) = lease
+            && world.end(key, &lease)
+            && !is_detached
+        {
+            // What is stored is vouched for.
+            world.vouch(key, asked_at);
+            self.leader().vouch(asked_at);
+        }
         yield_now().await;
         self.observe();
         let brought = Brought { key, lead: self.number, version };
         world.give_lead(self.number);
         let leader = self.leader.take().unwrap();
-        leader.complete(|| Landed { ending: Arc::new(brought), is_sure });
+        leader.complete(|| Landed { ending: Arc::new(brought), is_sure: false });
     }
 }
 

@@ -4,7 +4,7 @@
 //! Locked by std and never across a scheduling point: each of these steps is one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::{Flight, Flights, Phase, lock};
 use crate::ManualClock;
@@ -95,7 +95,8 @@ impl World {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap()
+        // After a broken promise, what is dropped must not hide it.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn now(&self) -> Tick {
@@ -106,11 +107,13 @@ impl World {
         self.log().tick()
     }
 
-    pub(super) fn arrive(&self, key: &'static str) -> Arrival {
+    pub(super) fn arrive(&self, key: &'static str, is_alone: bool) -> Arrival {
         let mut log = self.log();
         let (moment, now) = (log.tick(), self.now());
         let key = log.key(key);
-        Arrival { now, moment, newest: key.version, settled: key.settled }
+        // Alone, it relies on the invalidations of this process, and on nothing before they are over.
+        let newest = if is_alone { key.settled } else { key.version };
+        Arrival { now, moment, newest, settled: key.settled }
     }
 
     // The source.
@@ -225,14 +228,7 @@ impl World {
     }
 
     /// A follower that came so, and doubted or not, was given this.
-    pub(super) fn given(
-        &self,
-        key: &'static str,
-        arrival: Arrival,
-        doubted: bool,
-        is_sure: bool,
-        brought: Brought,
-    ) {
+    pub(super) fn given(&self, key: &'static str, arrival: Arrival, doubted: bool, brought: Brought) {
         let mut log = self.log();
         assert_eq!(brought.key, key, "the result of another key");
         let detached = log.leads[brought.lead].detached;
@@ -241,9 +237,6 @@ impl World {
             "the result of a flight that nobody could join"
         );
         assert!(brought.version >= arrival.settled, "from before an invalidation");
-        if doubted && is_sure {
-            return;
-        }
         assert!(brought.version >= arrival.newest, "from before a change that was to be asked about");
         if doubted {
             assert!(log.key(key).vouched >= Some(arrival.now), "nobody vouched for it");
