@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::CacheBackend;
-use crate::engine::Hold;
+use crate::engine::{Gauges, Hold};
 use crate::entity::CacheEntity;
 use crate::error::Result;
 use crate::expander::CacheExpander;
@@ -137,6 +137,28 @@ impl<B: CacheBackend> CacheService<B> {
     /// As `CacheExpander::invalidate`.
     pub async fn invalidate<T: CacheEntity>(&self, id: &T::Key) -> Result<()> {
         self.expander.invalidate::<T>(id).await
+    }
+
+    /// Removes many entities; see [`CacheExpander::invalidate_many`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::invalidate_many`.
+    pub async fn invalidate_many<T: CacheEntity>(&self, ids: &[T::Key]) -> Result<()> {
+        self.expander.invalidate_many::<T>(ids).await
+    }
+
+    /// Sends what is queued until it is confirmed; see [`Cache::flush_pending`](crate::Cache::flush_pending).
+    ///
+    /// # Errors
+    /// As `Cache::flush_pending`.
+    pub async fn flush_pending(&self, timeout: Duration) -> Result<()> {
+        self.expander.flush_pending(timeout).await
+    }
+
+    /// What this cache is busy with.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        self.expander.gauges()
     }
 
     /// Ends the fresh life of an entity and keeps it as a fallback; see [`CacheExpander::expire`].

@@ -60,8 +60,8 @@ impl Cache {
     }
 
     /// Ends the fresh life of the value under `key` and keeps it as a fallback: it is loaded anew by the next read, and
-    /// served as stale where the [`Policy`](crate::Policy) allows that, for as long as it would have been kept. Takes up to four round trips,
-    /// where [`invalidate`](Self::invalidate) takes one.
+    /// served as stale where the [`Policy`](crate::Policy) allows that, for as long as it would have been kept. While
+    /// somebody loads it, it is removed instead. Takes three round trips, where [`invalidate`](Self::invalidate) takes one.
     ///
     /// # Errors
     /// As `invalidate`; then the value is removed once the backend answers.

@@ -27,6 +27,8 @@ struct Waiting {
     sleepers: BTreeMap<(Tick, u64), Waker>,
     next: u64,
     is_running: bool,
+    /// When the thread wakes by itself.
+    armed: Tick,
 }
 
 /// The sleepers of the system's clock.
@@ -34,7 +36,7 @@ pub(super) static SYSTEM: Timers = Timers::new();
 
 impl Timers {
     pub(super) const fn new() -> Self {
-        let waiting = Waiting { sleepers: BTreeMap::new(), next: 0, is_running: false };
+        let waiting = Waiting { sleepers: BTreeMap::new(), next: 0, is_running: false, armed: Tick::NEVER };
         Self { waiting: Mutex::new(waiting), sooner: Condvar::new() }
     }
 
@@ -44,12 +46,13 @@ impl Timers {
 
     /// Has `waker` woken at `until`: the number that takes it back, and whether the thread has to be told.
     fn add(&self, until: Tick, waker: &Waker) -> (u64, bool) {
+        // Before the lock: a waker is somebody else's code.
+        let waker = waker.clone();
         let mut waiting = self.lock();
-        let is_first = waiting.sleepers.first_key_value().is_none_or(|((first, _), _)| until < *first);
         let id = waiting.next;
         waiting.next += 1;
-        waiting.sleepers.insert((until, id), waker.clone());
-        (id, is_first || !waiting.is_running)
+        waiting.sleepers.insert((until, id), waker);
+        (id, until < waiting.armed || !waiting.is_running)
     }
 
     fn remove(&self, until: Tick, id: u64) {
@@ -65,7 +68,10 @@ impl Timers {
             std::mem::replace(&mut waiting.sleepers, later)
         };
         // After the lock: wakers are somebody else's code.
-        due.into_values().for_each(Waker::wake);
+        for waker in due.into_values() {
+            // Nor is one that panics to keep the others from being woken.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+        }
     }
 
     /// Sees to it that the thread of the system's clock knows of a sleeper who is the first.
@@ -86,7 +92,9 @@ impl Timers {
             self.fire(clock.now());
             let mut waiting = self.lock();
             let first = waiting.sleepers.first_key_value().map(|((first, _), _)| *first);
-            let pause = first.map_or(LINGER, |first| first.since(clock.now()));
+            let now = clock.now();
+            let pause = first.map_or(LINGER, |first| first.since(now));
+            waiting.armed = now.after(pause);
             let timed_out;
             (waiting, timed_out) = self
                 .sooner
@@ -97,7 +105,7 @@ impl Timers {
                     (waiting, result.timed_out())
                 });
             if timed_out && first.is_none() && waiting.sleepers.is_empty() {
-                waiting.is_running = false;
+                (waiting.is_running, waiting.armed) = (false, Tick::NEVER);
                 return;
             }
         }

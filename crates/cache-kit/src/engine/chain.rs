@@ -51,6 +51,11 @@ pub(super) fn link(cache: usize, key: &str, tag: TypeId) -> Arc<Link> {
     Arc::new(Link { cache, key: key.into(), tag, within: current() })
 }
 
+/// A load that is inside of none.
+pub(super) fn root(cache: usize, key: &str, tag: TypeId) -> Arc<Link> {
+    Arc::new(Link { cache, key: key.into(), tag, within: None })
+}
+
 /// Runs the load inside of its link.
 pub(super) async fn within<F: Future>(link: Arc<Link>, load: F) -> F::Output {
     CHAIN.scope(Some(link), load).await

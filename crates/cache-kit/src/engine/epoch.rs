@@ -1,32 +1,54 @@
 //! The epoch of a cache: the way to make everything in it invalid at once.
 //!
-//! Entries carry the epoch that they were stored in, mixed into their schema, and those of another are misses. It is
-//! zero until more invalidations wait for their confirmation than may be remembered. Then this process draws a new one at
-//! random, and believes nothing older from there on; the others learn it from a key of the cache, which each of them looks
-//! at once a second, beside a read.
+//! Entries carry the epoch that their load began in, mixed into their schema, and those of another are misses. It is zero
+//! until more invalidations wait for their confirmation than may be remembered. Then this process draws a new one, and
+//! believes nothing older from there on; the others learn it from a key of the cache, which each of them looks at once a
+//! second, beside a read.
+//!
+//! An epoch is a counter above a random number, so that of two the higher is the later one, and no two processes draw the
+//! same. It is published only over the one that it was drawn from: if another process was first, a new one is drawn that
+//! is later than both.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use super::pending::Owed;
-use super::{Engine, Request};
-use crate::backend::{CacheBackend, Distribution};
-use crate::error::Result;
-use crate::observe::Event;
+use super::{Engine, LEASE_LIFE, Request};
+use crate::backend::{Acquired, CacheBackend, Distribution, Filled};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How long a change of the epoch by another process may go unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const KEY: &str = "cache-kit:epoch";
+/// Bits of the random number.
+const RANDOM: u32 = 32;
 
 /// What is known of the epoch.
 #[derive(Default)]
 pub(crate) struct Epoch {
     value: AtomicU64,
+    /// The one that was last seen on the backend.
+    seen: AtomicU64,
     /// In nanoseconds of the clock.
     next_look: AtomicU64,
+    /// Whether a look has succeeded.
+    is_known: AtomicBool,
+}
+
+impl Epoch {
+    /// Enters one that is later than those that are known; atomic and without waiting.
+    fn draw(&self, above: u64) -> u64 {
+        let random = fastrand::u64(..) >> RANDOM;
+        let next = |known: u64| ((known.max(above) >> RANDOM) + 1) << RANDOM | random;
+        match self.value.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |known| Some(next(known))) {
+            Ok(before) | Err(before) => next(before),
+        }
+    }
 }
 
 impl<B: CacheBackend> Engine<B> {
@@ -50,16 +72,13 @@ impl<B: CacheBackend> Engine<B> {
         self.core.capabilities.distribution != Distribution::SingleProcess
     }
 
-    /// Makes everything that was stored so far invalid.
-    pub(super) fn collapse(&self) {
-        self.count(Event::Collapsed);
-        // Never zero, which is the first.
-        self.enter_epoch(fastrand::u64(1..));
+    /// Makes everything that was stored so far invalid. To be followed by [`begin_epoch`](Self::begin_epoch).
+    pub(super) fn draw_epoch(&self) {
+        self.core.epoch.draw(0);
     }
 
-    fn enter_epoch(&self, epoch: u64) {
-        self.core.epoch.value.store(epoch, Ordering::SeqCst);
-        // What had begun before must not be stored in this one.
+    /// What had begun in an earlier epoch is not to be joined.
+    pub(super) fn begin_epoch(&self) {
         self.core.invalidations.fetch_add(1, Ordering::SeqCst);
         self.detach_all();
     }
@@ -69,16 +88,56 @@ impl<B: CacheBackend> Engine<B> {
         if !self.epoch_is_shared() {
             return Ok(());
         }
-        let epoch = Bytes::copy_from_slice(&self.epoch().to_le_bytes());
-        self.backend().set(&self.epoch_key(), epoch, None).await
+        let key = self.epoch_key();
+        for _ in 0..4 {
+            let stored = self.backend().get(&key).await?;
+            let stored_epoch = stored.as_ref().map_or(0, parse);
+            let mut epoch = self.epoch();
+            if stored_epoch == epoch {
+                return Ok(());
+            }
+            if stored_epoch != self.core.epoch.seen.load(Ordering::SeqCst) {
+                // Another process was first, or the key was lost.
+                epoch = self.core.epoch.draw(stored_epoch);
+                self.begin_epoch();
+            }
+            self.core.epoch.seen.store(stored_epoch, Ordering::SeqCst);
+            let bytes = Bytes::copy_from_slice(&epoch.to_le_bytes());
+            match self.backend().acquire(&key, stored.as_ref(), LEASE_LIFE).await? {
+                Acquired::Granted { lease, .. } => {
+                    if self.backend().fill(&key, &lease, bytes, None).await? == Filled::Stored {
+                        self.core.epoch.seen.store(epoch, Ordering::SeqCst);
+                        return Ok(());
+                    }
+                }
+                Acquired::Unfenced => return self.backend().set(&key, bytes, None).await,
+                Acquired::Busy { .. } | Acquired::Present { .. } => {}
+            }
+        }
+        // Sent again later.
+        Err(Error::new(ErrorKind::Unavailable, "other processes change the epoch at the same time"))
     }
 
-    /// Asks the backend for something, and for the epoch beside it, if it is time for that.
+    /// Asks the backend for something, and sees to it that the epoch is looked at once a second: before the first answer,
+    /// and behind the others.
     pub(super) async fn beside_the_epoch<R>(&self, asked: impl Future<Output = R>) -> R {
         if !self.epoch_is_due() {
             return asked.await;
         }
-        futures_util::future::join(asked, Box::pin(self.look_at_epoch())).await.0
+        match Handle::try_current() {
+            Ok(runtime) if self.core.epoch.is_known.load(Ordering::Relaxed) => {
+                // Ends with its one operation.
+                let (core, settings) = (Arc::downgrade(&self.core), self.settings.clone());
+                let observer = self.observer.clone();
+                runtime.spawn(async move {
+                    if let Some(core) = core.upgrade() {
+                        Self { core, settings, observer }.look_at_epoch().await;
+                    }
+                });
+                asked.await
+            }
+            _ => futures_util::future::join(Box::pin(self.look_at_epoch()), asked).await.1,
+        }
     }
 
     /// Whether it is time to look, which is then the caller's task.
@@ -99,21 +158,43 @@ impl<B: CacheBackend> Engine<B> {
     }
 
     async fn look_at_epoch(&self) {
-        let known = self.epoch();
-        match self.backend().get(&self.epoch_key()).await {
-            Ok(Some(stored)) => {
-                let Ok(stored) = <[u8; 8]>::try_from(&stored[..]).map(u64::from_le_bytes) else { return };
-                // One of our own that is not published yet is the newer one.
-                if stored != known && !self.core.pending.owes(&Owed::Everything) && self.epoch() == known {
-                    self.enter_epoch(stored);
+        // An outage shows in the read beside this.
+        let Ok(stored) = self.backend().get(&self.epoch_key()).await else { return };
+        self.core.epoch.is_known.store(true, Ordering::Relaxed);
+        if self.core.pending.owes(&Owed::Everything) {
+            // Publishing it looks by itself.
+            return;
+        }
+        match stored.as_ref().map(parse) {
+            Some(stored) => {
+                self.core.epoch.seen.store(stored, Ordering::SeqCst);
+                // An earlier one, as of a replica that is behind, is none.
+                if self.core.epoch.value.fetch_max(stored, Ordering::SeqCst) < stored {
+                    self.begin_epoch();
                 }
             }
             // Lost with its server, or evicted: what is older than the known one must not come back.
-            Ok(None) if known != 0 && !self.core.pending.owes(&Owed::Everything) => {
-                self.owe(Owed::Everything)
-            }
-            // An outage shows in the read beside this.
-            Ok(None) | Err(_) => {}
+            None if self.epoch() != 0 => self.owe(Owed::Everything),
+            None => {}
         }
+    }
+}
+
+/// What was stored as an epoch; what is none is the first.
+fn parse(stored: &Bytes) -> u64 {
+    <[u8; 8]>::try_from(&stored[..]).map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_epoch_is_later_than_those_that_are_known() {
+        let epoch = Epoch::default();
+        let first = epoch.draw(0);
+        assert!(first > 0 && epoch.draw(0) > first);
+        let elsewhere = 9 << RANDOM | 7;
+        assert!(epoch.draw(elsewhere) > elsewhere);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::flight::Leader;
+use super::pending::Owed;
 use super::{Engine, Request};
 use crate::backend::{CacheBackend, Filled};
 use crate::clock::Tick;
@@ -29,13 +30,29 @@ pub(super) enum Permit {
     Unknown,
 }
 
+/// A write that may have to be taken back, and is queued for that if it cannot be waited for.
+struct Written<'a, B: CacheBackend, F: Fn() -> bool> {
+    engine: &'a Engine<B>,
+    key: &'a str,
+    invalidated: &'a F,
+    is_settled: bool,
+}
+
+impl<B: CacheBackend, F: Fn() -> bool> Drop for Written<'_, B, F> {
+    fn drop(&mut self) {
+        if !self.is_settled && (self.invalidated)() {
+            self.engine.owe(Owed::Key(self.key.into()));
+        }
+    }
+}
+
 impl<B: CacheBackend> Engine<B> {
     /// Stores a loaded value as its permit allows.
     pub(super) async fn fill<T: CacheValue>(
         &self,
         leader: &mut Leader,
         request: &Request<'_>,
-        permit: Permit,
+        (permit, epoch): (Permit, u64),
         value: &T,
         cost: Duration,
     ) -> Result<Stored> {
@@ -54,7 +71,7 @@ impl<B: CacheBackend> Engine<B> {
             self.release_later(request.key.as_str(), leader.lease.take());
             return Ok(self.count_fill(Filled::Refused));
         }
-        let filled = match self.seal(request, value, cost) {
+        let filled = match self.seal(request, epoch, value, cost) {
             Ok((entry, ttl)) => {
                 let started = self.observer.start(&self.settings.clock);
                 let key = request.key.as_str();
@@ -107,10 +124,12 @@ impl<B: CacheBackend> Engine<B> {
         }
     }
 
-    /// The entry of a value, and its life, stale or fresh.
+    /// The entry of a value, and its life, stale or fresh. Of the epoch in which its load began: one that was overtaken by a
+    /// new one is a miss.
     pub(super) fn seal<T: CacheValue>(
         &self,
         request: &Request<'_>,
+        epoch: u64,
         value: &T,
         cost: Duration,
     ) -> Result<(Bytes, Option<Duration>)> {
@@ -127,7 +146,7 @@ impl<B: CacheBackend> Engine<B> {
             );
         }
         let stamp = Stamp {
-            schema: self.schema(request),
+            schema: request.schema ^ epoch,
             key_hash: request.key.hash(),
             written_at: settings.clock.unix_millis(),
             ttl,
@@ -148,17 +167,20 @@ impl<B: CacheBackend> Engine<B> {
         request: &Request<'_>,
         entry: Bytes,
         ttl: Option<Duration>,
-        invalidated: impl Fn() -> bool + Send,
+        invalidated: impl Fn() -> bool + Send + Sync,
     ) -> Result<Filled> {
         if invalidated() {
             return Ok(Filled::Refused);
         }
         let key = request.key.as_str();
+        let mut written = Written { engine: self, key, invalidated: &invalidated, is_settled: false };
         self.backend().set(key, entry, ttl).await?;
         if invalidated() {
             self.backend().delete(key).await?;
+            written.is_settled = true;
             return Ok(Filled::Refused);
         }
+        written.is_settled = true;
         Ok(Filled::Stored)
     }
 }

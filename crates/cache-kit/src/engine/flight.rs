@@ -34,6 +34,7 @@ use tokio::sync::Notify;
 pub(super) use self::follower::Follower;
 pub(super) use self::leader::{Leader, Pulse};
 use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, RandomState};
+use super::turns::Turn;
 use crate::backend::Lease;
 use crate::clock::Tick;
 
@@ -74,7 +75,7 @@ struct State {
     detached: bool,
     /// A lease that came with a follower's own look at the backend, for a leader that has none yet.
     offered: Option<Lease>,
-    /// Whether the source is being asked: before that, nothing can be out of date.
+    /// Whether backend or source are being asked: before that, nothing can be out of date.
     has_begun: bool,
     /// Until when nothing had happened to the key: the beginning of the load, or the last time that the backend said that
     /// its lease holds.
@@ -87,6 +88,8 @@ struct State {
     seen_at: Tick,
     /// Whether a load that has its turn already waits for this one.
     is_urgent: bool,
+    /// What the leader needs to run, to be dropped outside of the lock.
+    turn: Option<Turn>,
 }
 
 enum Phase {
@@ -162,7 +165,7 @@ impl Flights {
                     return Role::Follow(follower);
                 }
                 // Nobody can tell what happened to the key since: another load takes its place in the table.
-                Phase::Running => state.detached = true,
+                Phase::Running => {}
                 Phase::Orphaned { lease } => {
                     let lease = lease.take().or_else(|| state.offered.take());
                     (state.phase, state.has_begun) = (Phase::Running, false);
@@ -185,6 +188,7 @@ impl Flights {
                 doubting: 0,
                 seen_at: now,
                 is_urgent: is_nested,
+                turn: None,
             }),
             wake: Notify::new(),
             asked: Notify::new(),
@@ -269,7 +273,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(all(test, cache_kit_model))]
+#[cfg(test)]
+#[cfg(cache_kit_model)]
 mod model;
-#[cfg(all(test, not(cache_kit_model)))]
+#[cfg(test)]
+#[cfg(not(cache_kit_model))]
 mod tests;

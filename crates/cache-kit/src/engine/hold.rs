@@ -26,11 +26,19 @@ const AT_A_TIME: usize = 64;
 #[derive(Default)]
 pub(crate) struct Holds {
     len: AtomicUsize,
-    keys: Mutex<HashMap<Box<str>, usize>>,
+    keys: Mutex<HashMap<Box<str>, Held>>,
+}
+
+/// One of them.
+#[derive(Default)]
+struct Held {
+    holds: usize,
+    /// Taken after something here had removed the one before; for whoever keeps it.
+    lease: Option<Lease>,
 }
 
 impl Holds {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Held>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -40,19 +48,39 @@ impl Holds {
 
     fn add(&self, key: &str) {
         let mut keys = self.lock();
-        *keys.entry(key.into()).or_default() += 1;
+        keys.entry(key.into()).or_default().holds += 1;
         self.len.store(keys.len(), Ordering::SeqCst);
     }
 
     fn remove(&self, key: &str) {
         let mut keys = self.lock();
-        if let Some(count) = keys.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(held) = keys.get_mut(key) {
+            held.holds -= 1;
+            if held.holds == 0 {
                 keys.remove(key);
             }
         }
         self.len.store(keys.len(), Ordering::SeqCst);
+    }
+
+    /// Leaves a lease for whoever keeps the key; it comes back if nobody does.
+    fn leave(&self, key: &str, lease: Lease) -> Option<Lease> {
+        match self.lock().get_mut(key) {
+            // The one before is void.
+            Some(held) => {
+                held.lease = Some(lease);
+                None
+            }
+            None => Some(lease),
+        }
+    }
+
+    fn collect(&self, key: &str) -> Option<Lease> {
+        self.lock().get_mut(key)?.lease.take()
+    }
+
+    fn is_held_by_others(&self, key: &str) -> bool {
+        self.lock().get(key).is_some_and(|held| held.holds > 1)
     }
 }
 
@@ -80,7 +108,8 @@ impl Holds {
 /// keys are then queued, as those of an invalidation that is not confirmed.
 ///
 /// Leases are renewed from a task on the tokio runtime that made the hold, for up to a minute; without a runtime they last
-/// three seconds. What is stored after that is removed by the end of the hold.
+/// three seconds. What is stored after that is removed by the end of the hold. If another *process* removes one of the
+/// keys meanwhile, its lease is taken again within a second.
 #[must_use = "dropped, it invalidates at once"]
 pub struct Hold<B: CacheBackend = Box<dyn CacheBackend>> {
     engine: Engine<B>,
@@ -121,7 +150,7 @@ impl<B: CacheBackend> Engine<B> {
     /// Removes what is there and takes the lease; `None` if the backend has none to give.
     async fn take_hold(&self, key: &str) -> Result<Option<Lease>> {
         for _ in 0..TRIES {
-            self.invalidate_many(&[key]).await?;
+            self.remove(&[key]).await?;
             if matches!(self.backend().capabilities().fence, Fence::Tombstones { .. }) {
                 // What the invalidation left keeps fills away by itself, for as long as it stands.
                 return Ok(None);
@@ -137,30 +166,54 @@ impl<B: CacheBackend> Engine<B> {
             .with_operation("hold"))
     }
 
+    /// Takes the leases of keys again that have just been removed, as far as this cache holds them.
+    pub(super) async fn hold_on(&self, keys: &[&str]) {
+        for key in keys.iter().filter(|key| self.core.holds.contains(key)) {
+            // What fails here, the keeper tries again.
+            if let Ok(Acquired::Granted { lease, .. }) = self.backend().acquire(key, None, LEASE_LIFE).await {
+                let unused = self.core.holds.leave(key, lease);
+                self.release_later(key, unused);
+            }
+        }
+    }
+
     async fn keep_hold(self, mut leases: Vec<(Box<str>, Lease)>) {
         let clock = self.settings.clock.clone();
         let end = clock.now().after(LONGEST);
         while clock.now() < end {
             clock.sleep(RENEW_EVERY).await;
-            for (key, lease) in &mut leases {
-                match self.backend().renew(key, lease, LEASE_LIFE).await {
-                    Ok(Some(renewed)) => *lease = renewed,
-                    // Somebody removed it; nobody is to store under it all the same.
-                    Ok(None) => {
-                        if let Ok(Some(taken)) = self.take_hold(key).await {
-                            *lease = taken;
-                        }
-                    }
-                    Err(_) => {}
+            for some in leases.chunks_mut(AT_A_TIME) {
+                let mut kept = Vec::with_capacity(some.len());
+                for (key, lease) in some {
+                    kept.push(self.keep_one(key, lease));
+                }
+                join_all(kept).await;
+            }
+        }
+    }
+
+    async fn keep_one(&self, key: &str, lease: &mut Lease) {
+        if let Some(newer) = self.core.holds.collect(key) {
+            *lease = newer;
+        }
+        match self.backend().renew(key, lease, LEASE_LIFE).await {
+            Ok(Some(renewed)) => *lease = renewed,
+            // Somebody removed it; nobody is to store under it all the same. Another hold of this cache may have it.
+            Ok(None) if !self.core.holds.is_held_by_others(key) => {
+                if let Ok(Some(taken)) = self.take_hold(key).await {
+                    *lease = taken;
                 }
             }
+            Ok(None) => self.hold_on(&[key]).await,
+            Err(_) => {}
         }
     }
 }
 
 impl<B: CacheBackend> Hold<B> {
-    /// What kept the backend from holding all of the keys. The change of the source need not wait for it: the keys that
-    /// it concerns are not believed by this process, and the end of the hold is queued where it is not confirmed.
+    /// What kept the backend from holding all of the keys. The change of the source need not wait for it: this process stores
+    /// nothing under them, does not believe those that could not be removed, and queues the end of the hold where it is not
+    /// confirmed.
     #[must_use]
     pub fn degraded(&self) -> Option<&Error> {
         self.failed.as_ref()
@@ -192,6 +245,8 @@ impl<B: CacheBackend> Hold<B> {
 impl<B: CacheBackend> Drop for Hold<B> {
     fn drop(&mut self) {
         if !self.is_over {
+            // For those without a fence, whose loads may have begun meanwhile.
+            self.engine.core.invalidations.fetch_add(1, Ordering::SeqCst);
             for key in self.end() {
                 self.engine.detach(&key);
                 self.engine.owe(Owed::Key(key));

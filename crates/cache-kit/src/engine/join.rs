@@ -78,7 +78,12 @@ impl<B: CacheBackend> Engine<B> {
                 .with_hint("inside a loader, read the source or another key"));
         }
         loop {
-            let turn = match self.core.flights.enter(key, tag, self.joining(request)) {
+            let mut joining = self.joining(request);
+            if only_lead {
+                // Who does not wait needs no room.
+                joining.max_followers = usize::MAX;
+            }
+            let turn = match self.core.flights.enter(key, tag, joining) {
                 Role::Lead(mut leader) => {
                     if let Some(own) = lease.take() {
                         // Mostly void, but either may be the one that holds.
@@ -105,7 +110,7 @@ impl<B: CacheBackend> Engine<B> {
                     if follower.is_in_doubt() {
                         steps.add(Step::Doubted);
                     }
-                    self.follow(follower, until, steps).await
+                    self.follow(Follow { engine: self, follower }, until, steps).await
                 }
             };
             match turn {
@@ -116,8 +121,12 @@ impl<B: CacheBackend> Engine<B> {
     }
 
     /// Waits for a load.
-    pub(super) async fn follow(&self, follower: Follower, until: Until, steps: &mut Steps) -> Turn<'_, B> {
-        let mut follow = Follow { engine: self, follower };
+    pub(super) async fn follow<'a>(
+        &'a self,
+        mut follow: Follow<'a, B>,
+        until: Until,
+        steps: &mut Steps,
+    ) -> Turn<'a, B> {
         let clock = &self.settings.clock;
         let (soft, hard) = (until.soft.unwrap_or(Tick::NEVER), until.hard.unwrap_or(Tick::NEVER));
         loop {
@@ -196,7 +205,9 @@ impl<'a, B: CacheBackend> Lead<'a, B> {
 
     /// Ends the flight with this answer for everyone who waits.
     pub(super) fn complete(mut self, landed: impl FnOnce() -> Landed) {
-        if let Some(leader) = self.leader.take() {
+        if let Some(mut leader) = self.leader.take() {
+            let unused = leader.lease.take();
+            self.engine.release_later(leader.key(), unused);
             leader.complete(landed);
         }
     }
@@ -213,9 +224,11 @@ impl<'a, B: CacheBackend> Lead<'a, B> {
         OwnedLead { engine: self.engine.clone(), leader: Some(self.take()) }
     }
 
-    pub(super) fn into_followed(mut self) -> (Leader, Follower) {
+    /// The lead, to be run elsewhere, and one who waits for it.
+    pub(super) fn into_followed(mut self) -> (Self, Follow<'a, B>) {
         let follower = self.leader().follow();
-        (self.take(), follower)
+        let follow = Follow { engine: self.engine, follower };
+        (self, follow)
     }
 }
 
@@ -246,9 +259,16 @@ impl<B: CacheBackend> Drop for OwnedLead<B> {
     }
 }
 
-struct Follow<'a, B: CacheBackend> {
+/// One who waits. Dropped, it gives back what nobody else is left to take.
+pub(super) struct Follow<'a, B: CacheBackend> {
     engine: &'a Engine<B>,
     follower: Follower,
+}
+
+impl<'a, B: CacheBackend> Follow<'a, B> {
+    pub(super) fn new(engine: &'a Engine<B>, follower: Follower) -> Self {
+        Self { engine, follower }
+    }
 }
 
 impl<B: CacheBackend> Drop for Follow<'_, B> {

@@ -5,12 +5,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 
 use super::fill::Permit;
 use super::flight::Leader;
 use super::join::Lead;
-use super::lookup::Missed;
+use super::lookup::{Missed, quarantined};
 use super::read::Answer;
 use super::{Engine, LEASE_LIFE, RENEW_EVERY, Request};
 use crate::CacheStrategy;
@@ -69,9 +69,11 @@ impl<B: CacheBackend> Upkeep for Keeping<'_, B> {
 }
 
 impl<B: CacheBackend> Keeping<'_, B> {
-    async fn renew_one(&mut self) {
+    pub(super) async fn renew_one(&mut self) {
         let Some(lease) = &self.leader.lease else { return };
         let asked_at = self.engine.settings.clock.now();
+        // Until it has ended.
+        self.failed = Some(Error::new(ErrorKind::Timeout, "the lease was not renewed in time"));
         match self.engine.backend().renew(self.leader.key(), lease, LEASE_LIFE).await {
             Ok(Some(lease)) => {
                 self.engine.count(Event::LeaseRenewed);
@@ -80,6 +82,7 @@ impl<B: CacheBackend> Keeping<'_, B> {
                 self.leader.vouch(asked_at);
             }
             Ok(None) => {
+                self.failed = None;
                 self.engine.count(Event::LeaseLost);
                 self.steps.add(Step::LeaseLost);
                 self.leader.lease = None;
@@ -87,8 +90,11 @@ impl<B: CacheBackend> Keeping<'_, B> {
                 self.leader.detach();
             }
             // It ends by itself, and the fill will tell.
-            Err(error) if error.kind() == ErrorKind::Unsupported => {}
-            Err(error) => self.failed = Some(error),
+            Err(error) if error.kind() == ErrorKind::Unsupported => self.failed = None,
+            Err(error) => {
+                self.failed = Some(error);
+                self.leader.cannot_vouch();
+            }
         }
     }
 }
@@ -101,11 +107,11 @@ impl<B: CacheBackend> Engine<B> {
         request: &Request<'_>,
         seen: Seen,
         accepts: fn(&T) -> bool,
+        deadline: Tick,
         steps: &mut Steps,
     ) -> Leased<T> {
         if lead.leader().lease.is_some() {
             // Whoever took it had looked, and the fill will tell whether it still holds.
-            lead.leader().can_vouch();
             steps.add(Step::Leased);
             return Leased::Permit(Permit::Lease, None);
         }
@@ -119,6 +125,7 @@ impl<B: CacheBackend> Engine<B> {
         let mut wait = Wait::default();
         loop {
             let (key, asked_at) = (request.key.as_str(), self.settings.clock.now());
+            lead.leader().ask(asked_at, self.is_fenced());
             let entry = match self.backend().acquire(key, seen.as_ref(), LEASE_LIFE).await {
                 Ok(Acquired::Granted { lease, .. }) => {
                     lead.leader().lease = Some(lease);
@@ -129,7 +136,13 @@ impl<B: CacheBackend> Engine<B> {
                 Ok(Acquired::Busy { .. }) => {
                     // The one that has it may be a reader of this cache who was here first and leads nothing.
                     let leader = lead.leader();
-                    let offered = self.core.looking.wait(request.key.hash(), || leader.take_offered()).await;
+                    let offered = self.core.looking.wait(request.key.hash(), || leader.take_offered());
+                    // Not for one that nobody polls.
+                    let patience = self.settings.clock.sleep(RENEW_EVERY);
+                    let offered = match select(std::pin::pin!(offered), patience).await {
+                        Either::Left((offered, _)) => offered,
+                        Either::Right(_) => None,
+                    };
                     if offered.is_some() {
                         lead.leader().lease = offered;
                         lead.leader().vouch(asked_at);
@@ -140,10 +153,12 @@ impl<B: CacheBackend> Engine<B> {
                         self.count(Event::LeasedElsewhere);
                         steps.add(Step::LeasedElsewhere);
                     }
-                    if self.waits_for_other(request)
-                        && wait.pause(self, self.policy(request).lease_wait).await
-                    {
-                        continue;
+                    if self.waits_for_other(request) {
+                        // Others may load meanwhile.
+                        lead.leader().end_turn();
+                        if wait.pause(self, self.longest_wait(request, deadline)).await {
+                            continue;
+                        }
                     }
                     return Leased::Permit(Permit::LeftToOther, None);
                 }
@@ -158,6 +173,9 @@ impl<B: CacheBackend> Engine<B> {
                     return Leased::Permit(Permit::Unknown, Some(error));
                 }
             };
+            if self.core.pending.holds(key) {
+                return Leased::Permit(Permit::Unknown, Some(quarantined()));
+            }
             // The load of an invalidation is not answered from the cache.
             if request.strategy != CacheStrategy::Invalidate
                 && let Ok(found) = self.judge(request, entry.clone(), accepts)
@@ -183,6 +201,13 @@ impl<B: CacheBackend> Engine<B> {
         request.strategy != CacheStrategy::Invalidate
             && !self.core.holds.contains(request.key.as_str())
             && self.backend().capabilities().fence == Fence::Leases
+    }
+
+    /// How long another one is waited for, so that there is time left for the source.
+    fn longest_wait(&self, request: &Request<'_>, deadline: Tick) -> Duration {
+        let policy = self.policy(request);
+        let left = deadline.since(self.settings.clock.now());
+        policy.lease_wait.min(policy.timeout.unwrap_or(left) / 2).min(left / 2)
     }
 
     /// Without a fence, a load that ended between the lookup and the lead shows only by looking again.
@@ -234,16 +259,24 @@ impl<B: CacheBackend> Engine<B> {
             }
             let mut renewal = upkeep.renew();
             let mut loaded = None;
-            std::future::poll_fn(|cx| {
+            let mut patience = std::pin::pin!(clock.sleep_until(Tick::NEVER));
+            let is_over = std::future::poll_fn(|cx| {
                 if loaded.is_none()
                     && let Poll::Ready(value) = load.as_mut().poll(cx)
                 {
                     loaded = Some(value);
+                    patience.set(clock.sleep(RENEW_EVERY));
                 }
-                renewal.as_mut().poll(cx)
-            })
-            .await;
-            if loaded.is_some() {
+                if renewal.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(loaded.is_some());
+                }
+                // A backend without a deadline of its own keeps nobody waiting.
+                if end.as_mut().poll(cx).is_ready() || patience.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(true);
+                }
+                Poll::Pending
+            });
+            if is_over.await {
                 return loaded;
             }
         }

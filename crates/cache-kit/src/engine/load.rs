@@ -2,13 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use tokio::sync::SemaphorePermit;
+use futures_util::future::{BoxFuture, select};
 
 use super::chain::{self, Link};
 use super::fill::Permit;
@@ -16,8 +14,10 @@ use super::flight::{Landed, Leader, Pulse};
 use super::join::Lead;
 use super::lease::{Keeping, Leased, Seen, Upkeep};
 use super::lookup::Missed;
+use super::pending::Owed;
 use super::read::Answer;
 use super::stale::SourceFailure;
+use super::turns::Turn;
 use super::{Engine, Request};
 use crate::backend::CacheBackend;
 use crate::clock::{Clock, Tick};
@@ -28,6 +28,8 @@ use crate::observe::Event;
 use crate::outcome::Stored;
 use crate::steps::{Step, Steps};
 
+/// After so long who waits for its turn looks by itself: a wake-up may have gone to somebody who is not polled.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// So often a leader gives a sign of life.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
@@ -76,13 +78,19 @@ pub(super) struct Loaded<T> {
 /// A loader without leases.
 pub(super) struct NoUpkeep;
 
+impl NoUpkeep {
+    fn asked_by_nobody() -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
 impl Upkeep for NoUpkeep {
     fn has_leases(&self) -> bool {
         false
     }
 
     fn asked(&self) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::pending())
+        Self::asked_by_nobody()
     }
 
     fn renew(&mut self) -> BoxFuture<'_, ()> {
@@ -132,20 +140,18 @@ impl<B: CacheBackend> Engine<B> {
     {
         let deadline = self.settings.clock.now().after(self.policy(request).load_deadline);
         let mut steps = Steps::default();
-        let turn = self.turn(lead.leader(), &link, deadline, &mut steps).await;
-        let _turn = match turn {
-            Ok(turn) => turn,
-            Err(error) => {
-                self.count(Event::Overloaded);
-                return Err(error);
-            }
-        };
+        self.take_turn(lead.leader(), &link, deadline, &mut steps).await?;
         let had_entry = matches!(seen, Seen::Entry(_));
-        let leased = self.take_lease(lead, request, seen, L::accepts, &mut steps).await;
+        let leased = self.take_lease(lead, request, seen, L::accepts, deadline, &mut steps).await;
         let (mut permit, mut degraded) = match leased {
             Leased::Permit(permit, degraded) => (permit, degraded),
             Leased::Found(answer) => return Ok(answer),
         };
+        if steps.contains(Step::LeasedElsewhere) {
+            // It was given back for the wait.
+            self.take_turn(lead.leader(), &link, deadline, &mut steps).await?;
+        }
+        let epoch = self.epoch();
         lead.leader().begin(self.settings.clock.now());
         let mut keeping = Keeping { engine: self, leader: lead.leader(), failed: None, steps };
         let loaded = self.run_loader(&request.key, link, loader, deadline, &mut keeping).await;
@@ -162,7 +168,7 @@ impl<B: CacheBackend> Engine<B> {
             Ok(Loaded { value: Some(value), cost }) => {
                 self.core.cooldown.end(request.key.hash());
                 let asked_at = self.settings.clock.now();
-                let stored = self.fill(lead.leader(), request, permit, &value, cost).await;
+                let stored = self.fill(lead.leader(), request, (permit, epoch), &value, cost).await;
                 if let Ok(Stored::Yes) = stored
                     && permit == Permit::Lease
                 {
@@ -210,63 +216,80 @@ impl<B: CacheBackend> Engine<B> {
         let lease = leader.lease.take();
         if !had_entry {
             self.release_later(key.as_str(), lease);
+        } else if degraded.is_some() {
+            // A backend that has failed this load once is not waited for again.
+            self.owe(Owed::Key(key.as_str().into()));
         // The entry goes, and the lease with it, whoever has it.
         } else if let Err(error) = Box::pin(self.invalidate(key)).await {
             degraded.get_or_insert(error);
         }
     }
 
-    /// Waits until this load may run. One that another load waits for has its turn at once: it takes part in the other's.
-    async fn turn(
+    /// Has the flight wait for its turn, and keep it: a leader that nobody polls does not.
+    async fn take_turn(
         &self,
-        leader: &Leader,
+        leader: &mut Leader,
         link: &Link,
         deadline: Tick,
         steps: &mut Steps,
-    ) -> Result<Option<SemaphorePermit<'_>>> {
-        let turns = &self.core.turns;
+    ) -> Result<()> {
+        let waited_before = steps.contains(Step::WaitedForTurn);
+        let turn = self.turn(Some(leader), link, deadline, steps).await?;
+        leader.keep(turn);
+        if steps.contains(Step::WaitedForTurn) && !waited_before && leader.lease.is_some() {
+            // It may have ended meanwhile.
+            let mut keeping = Keeping { engine: self, leader, failed: None, steps: Steps::default() };
+            keeping.renew_one().await;
+        }
+        Ok(())
+    }
+
+    /// Waits until a load may run. One that another load waits for has its turn at once: it takes part in the other's.
+    pub(super) async fn turn(
+        &self,
+        leader: Option<&mut Leader>,
+        link: &Link,
+        deadline: Tick,
+        steps: &mut Steps,
+    ) -> Result<Option<Turn>> {
         if link.is_nested() {
             return Ok(None);
         }
-        if let Ok(permit) = turns.try_acquire() {
-            return Ok(Some(permit));
+        match self.core.turns.take() {
+            Some(turn) => Ok(Some(turn)),
+            None => {
+                steps.add(Step::WaitedForTurn);
+                let turn = self.wait_for_turn(leader.map(|leader| &*leader), deadline).await;
+                turn.inspect_err(|_| self.count(Event::Overloaded))
+            }
         }
-        steps.add(Step::WaitedForTurn);
-        let waiting = &self.core.waiting_for_turn;
-        let _waits = Waits::begin(waiting);
-        let bound = self.settings.limits.max_waiting_reads;
-        if self.core.flights.waiting() + waiting.load(Ordering::SeqCst) > bound {
+    }
+
+    async fn wait_for_turn(&self, leader: Option<&Leader>, deadline: Tick) -> Result<Option<Turn>> {
+        let (turns, clock) = (&self.core.turns, &self.settings.clock);
+        // One who is followed by its own caller is counted already.
+        let _waits = (!leader.is_some_and(Leader::is_followed)).then(|| turns.wait());
+        if self.core.flights.waiting() + turns.waiting() > self.settings.limits.max_waiting_reads {
             return Err(Error::new(ErrorKind::Overloaded, "too many loads are under way and waiting")
                 .with_hint("Limits::max_concurrent_loads and max_waiting_reads are the bounds"));
         }
-        let mut acquire = std::pin::pin!(turns.acquire());
-        let mut end = std::pin::pin!(self.settings.clock.sleep_until(deadline));
         loop {
-            if leader.is_urgent() {
+            let mut freed = std::pin::pin!(turns.freed.notified());
+            // Listens before it looks, so that nothing falls in between.
+            freed.as_mut().enable();
+            if let Some(turn) = turns.take() {
+                return Ok(Some(turn));
+            }
+            if leader.is_some_and(Leader::is_urgent) {
                 return Ok(None);
             }
-            let mut asked = std::pin::pin!(leader.asked());
-            let turn = std::future::poll_fn(|cx| {
-                if let Poll::Ready(permit) = acquire.as_mut().poll(cx) {
-                    return Poll::Ready(Some(permit.ok()));
-                }
-                if end.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Some(None));
-                }
-                asked.as_mut().poll(cx).map(|()| None)
-            });
-            match turn.await {
-                Some(Some(permit)) => return Ok(Some(permit)),
-                Some(None) => {
-                    return Err(Error::new(
-                        ErrorKind::Overloaded,
-                        "the load had no turn before its deadline",
-                    )
+            if clock.now() >= deadline {
+                return Err(Error::new(ErrorKind::Overloaded, "the load had no turn before its deadline")
                     .with_hint("Limits::max_concurrent_loads is the bound"));
-                }
-                // Somebody asked: perhaps one who is in a hurry.
-                None => {}
             }
+            let asked = leader.map_or_else(NoUpkeep::asked_by_nobody, |leader| Box::pin(leader.asked()));
+            let look_again = clock.sleep_until(clock.now().after(LOOK_AGAIN).min(deadline));
+            select(freed, select(asked, look_again)).await;
         }
     }
 
@@ -305,22 +328,6 @@ impl<B: CacheBackend> Engine<B> {
                 Err(error)
             }
         }
-    }
-}
-
-/// Counts one who waits.
-struct Waits<'a>(&'a std::sync::atomic::AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn begin(waiting: &'a std::sync::atomic::AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::SeqCst);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -170,7 +170,11 @@ impl<B: CacheBackend> Engine<B> {
     }
 
     /// Waits for the backend until half of the caller's time is over, so that there is some left for the source.
-    async fn half_of<R>(&self, deadline: Option<Tick>, asked: impl Future<Output = Result<R>>) -> Result<R> {
+    pub(super) async fn half_of<R>(
+        &self,
+        deadline: Option<Tick>,
+        asked: impl Future<Output = Result<R>>,
+    ) -> Result<R> {
         let Some(deadline) = deadline else { return asked.await };
         let clock = &self.settings.clock;
         let half = deadline.since(clock.now()) / 2;

@@ -17,6 +17,7 @@
 //! | `hold` | keys that nothing is stored under while the source is changed |
 //! | `pending`, `replay` | invalidations that are not confirmed yet, and sending them again |
 //! | `epoch` | making everything invalid at once |
+//! | `turns` | how many loads run at a time |
 //! | `tasks` | the loads that run behind their callers |
 //! | `chain` | which loads the current task is inside of |
 //! | `sync` | what `flight` is locked with: std's, or the model checker's |
@@ -41,13 +42,12 @@ mod replay;
 mod stale;
 mod sync;
 mod tasks;
+mod turns;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-use tokio::sync::Semaphore;
 
 pub(crate) use batch::LoadMany;
 pub use hold::Hold;
@@ -62,6 +62,7 @@ use self::hold::Holds;
 use self::looking::Looking;
 use self::pending::Pending;
 use self::tasks::Tasks;
+use self::turns::Turns;
 use crate::backend::{CacheBackend, Capabilities, Fence};
 use crate::clock::Clock;
 use crate::entry::Codec;
@@ -142,10 +143,8 @@ struct Core<B> {
     counters: Counters,
     /// Counts invalidations, for fills of backends without a fence.
     invalidations: AtomicU64,
-    /// Permits for loads to run.
-    turns: Semaphore,
-    /// Loads that wait for one.
-    waiting_for_turn: AtomicUsize,
+    /// The loads that may run.
+    turns: Arc<Turns>,
     tasks: Arc<Tasks>,
     cooldown: Cooldown,
     pending: Pending,
@@ -222,8 +221,7 @@ impl<B: CacheBackend> Engine<B> {
             looking: Looking::new(),
             counters: Counters::new(),
             invalidations: AtomicU64::new(0),
-            turns: Semaphore::new(settings.limits.max_concurrent_loads),
-            waiting_for_turn: AtomicUsize::new(0),
+            turns: Turns::new(settings.limits.max_concurrent_loads),
             tasks: Tasks::new(),
             cooldown: Cooldown::new(),
             pending: Pending::new(settings.limits.max_pending_invalidations),
@@ -241,7 +239,7 @@ impl<B: CacheBackend> Engine<B> {
             return Err(Error::config("limits are set on a cache that is in use")
                 .with_hint("set them before the first read"));
         };
-        core.turns = Semaphore::new(limits.max_concurrent_loads);
+        core.turns = Turns::new(limits.max_concurrent_loads);
         core.pending = Pending::new(limits.max_pending_invalidations);
         self.settings.limits = limits;
         Ok(())
@@ -262,7 +260,7 @@ impl<B: CacheBackend> Engine<B> {
         Gauges {
             loads: core.flights.len(),
             tasks: core.tasks.len(),
-            waiting: core.flights.waiting() + core.waiting_for_turn.load(Ordering::SeqCst),
+            waiting: core.flights.waiting() + core.turns.waiting(),
             pending_invalidations: core.pending.len(),
             oldest_pending: core.pending.oldest().map(|since| now.since(since)),
         }

@@ -86,8 +86,9 @@ impl Pending {
         self.len() != 0 && self.lock().numbers.contains_key(owed)
     }
 
-    /// Adds a request, in place of an older one of the same key.
-    pub(super) fn add(&self, owed: Owed, now: Tick) -> Added {
+    /// Adds a request, in place of an older one of the same key. If there is no room, `collapse` makes everything invalid
+    /// before the queue is emptied.
+    pub(super) fn add(&self, owed: Owed, now: Tick, collapse: impl FnOnce()) -> Added {
         let mut state = self.lock();
         let is_new = !state.numbers.contains_key(&owed);
         let is_full = match owed {
@@ -96,6 +97,7 @@ impl Pending {
             Owed::Everything => false,
         };
         let added = if is_new && is_full {
+            collapse();
             let next = state.next;
             *state = State { next, ..State::default() };
             state.insert(Owed::Everything, now);
@@ -114,18 +116,21 @@ impl Pending {
         state.queue.range(number..).take(count).map(|(number, (owed, _))| (*number, owed.clone())).collect()
     }
 
-    /// The backend has confirmed a request that was made before the number `before`; a newer one stays.
-    pub(super) fn confirm(&self, owed: &Owed, before: u64) {
+    /// The backend has confirmed a request that was made before the number `before`; a newer one stays. Whether there was
+    /// one.
+    pub(super) fn confirm(&self, owed: &Owed, before: u64) -> bool {
         if self.len() == 0 {
-            return;
+            return false;
         }
         let mut state = self.lock();
-        if state.numbers.get(owed).is_some_and(|number| *number < before) {
+        let is_settled = state.numbers.get(owed).is_some_and(|number| *number < before);
+        if is_settled {
             state.remove(owed);
             self.len.store(state.queue.len(), Ordering::SeqCst);
             drop(state);
             self.confirmed.notify_waiters();
         }
+        is_settled
     }
 }
 
@@ -173,9 +178,9 @@ mod tests {
     fn a_key_is_held_until_its_newest_request_is_confirmed() {
         let pending = Pending::new(10);
         assert!(!pending.holds("a"));
-        assert_eq!(pending.add(key("a"), now()), Added::Queued);
+        assert_eq!(pending.add(key("a"), now(), || ()), Added::Queued);
         let sent = pending.from(0, 10);
-        assert_eq!(pending.add(key("a"), now()), Added::Queued);
+        assert_eq!(pending.add(key("a"), now(), || ()), Added::Queued);
         assert_eq!(pending.len(), 1);
         pending.confirm(&sent[0].1, sent[0].0 + 1);
         assert!(pending.holds("a"), "a newer request is not confirmed by the answer to an older one");
@@ -188,7 +193,7 @@ mod tests {
     #[test]
     fn a_pattern_holds_every_key_that_it_matches() {
         let pending = Pending::new(10);
-        pending.add(Owed::Pattern("user:*".into()), now());
+        pending.add(Owed::Pattern("user:*".into()), now(), || ());
         assert!(pending.holds("user:7") && !pending.holds("order:7"));
         pending.confirm(&Owed::Pattern("user:*".into()), pending.number());
         assert!(!pending.holds("user:7"));
@@ -197,15 +202,19 @@ mod tests {
     #[test]
     fn a_full_queue_collapses_and_loses_nothing() {
         let pending = Pending::new(2);
-        pending.add(key("a"), now());
-        pending.add(key("b"), now());
-        assert_eq!(pending.add(key("a"), now()), Added::Queued, "a key that is there takes no more room");
-        assert_eq!(pending.add(key("c"), now()), Added::Collapsed);
+        pending.add(key("a"), now(), || ());
+        pending.add(key("b"), now(), || ());
+        assert_eq!(
+            pending.add(key("a"), now(), || ()),
+            Added::Queued,
+            "a key that is there takes no more room"
+        );
+        assert_eq!(pending.add(key("c"), now(), || ()), Added::Collapsed);
         assert_eq!(
             pending.from(0, 10).into_iter().map(|(_, owed)| owed).collect::<Vec<_>>(),
             [Owed::Everything]
         );
-        assert_eq!(pending.add(key("d"), now()), Added::Queued);
+        assert_eq!(pending.add(key("d"), now(), || ()), Added::Queued);
         assert_eq!(pending.len(), 2);
     }
 
@@ -213,8 +222,8 @@ mod tests {
     fn too_many_patterns_collapse() {
         let pending = Pending::new(1000);
         for at in 0..MAX_PATTERNS {
-            assert_eq!(pending.add(Owed::Pattern(format!("{at}:*").into()), now()), Added::Queued);
+            assert_eq!(pending.add(Owed::Pattern(format!("{at}:*").into()), now(), || ()), Added::Queued);
         }
-        assert_eq!(pending.add(Owed::Pattern("one more".into()), now()), Added::Collapsed);
+        assert_eq!(pending.add(Owed::Pattern("one more".into()), now(), || ()), Added::Collapsed);
     }
 }

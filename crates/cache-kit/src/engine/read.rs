@@ -4,11 +4,13 @@ use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::chain;
 use super::flight::Role;
-use super::join::{Lead, Turn, Until, ending_of};
+use super::join::{Follow, Lead, Turn, Until, ending_of};
 use super::load::Load;
 use super::lookup::{Found, Miss, Missed};
 use super::stale::{Fallback, SourceFailure};
@@ -115,10 +117,10 @@ impl<B: CacheBackend> Engine<B> {
         let load = self.lead(lead, request, missed, link, loader);
         let clock = &self.settings.clock;
         let deadline = reader.deadline.unwrap_or(Tick::NEVER);
-        match futures_util::future::select(std::pin::pin!(load), clock.sleep_until(deadline)).await {
-            futures_util::future::Either::Left((ending, _)) => reader.settle(ending),
+        match select(std::pin::pin!(load), clock.sleep_until(deadline)).await {
+            Either::Left((ending, _)) => reader.settle(ending),
             // Dropped here, the lead goes on to the next who waits.
-            futures_util::future::Either::Right(_) => reader.turned(Turn::TimedOut),
+            Either::Right(_) => reader.turned(Turn::TimedOut),
         }
     }
 
@@ -148,17 +150,19 @@ impl<B: CacheBackend> Engine<B> {
             Turn::Lead(lead) => lead,
             other => return reader.turned(other),
         };
-        let (leader, follower) = lead.into_followed();
-        let lead = Lead::new(self, leader);
-        if !self.spawn_load(lead, request, missed, loader, &runtime) {
-            return Err(shut_down());
+        let (lead, follow) = lead.into_followed();
+        // Linked here: the task that is spawned does not know what this one is inside of.
+        let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
+        let (ended, ending) = oneshot::channel();
+        if !self.spawn_load(lead, request, (missed, link), loader, &runtime, Some(ended)) {
+            return reader.settle(Err(shut_down()));
         }
         // The loader is in that task: nobody else can run it, so there is nobody to be ousted for.
         let give_up =
             self.settings.clock.now().after(self.policy(request).load_deadline.saturating_add(GRACE));
         let hard = reader.deadline.map_or(give_up, |deadline| deadline.min(give_up));
         let until = Until { soft, hard: Some(hard), may_oust: false };
-        let turn = match self.follow(follower, until, &mut reader.steps).await {
+        let turn = match self.follow(follow, until, &mut reader.steps).await {
             // The loader went with its task. The lead goes on to the next who waits.
             Turn::Lead(lead) => {
                 drop(lead);
@@ -168,12 +172,31 @@ impl<B: CacheBackend> Engine<B> {
         };
         match turn {
             Turn::Landed(landed) => reader.settle(ending_of(&landed)),
-            Turn::Gone if self.core.tasks.is_closed() => Err(shut_down()),
-            Turn::Gone => {
-                Err(Error::new(ErrorKind::LoadAborted, "the task of the load ended without an answer")
-                    .with_hint("was its runtime shut down?"))
-            }
+            // Others may have lost patience with the task, which may go on all the same.
+            Turn::Gone => self.outlast(reader, ending, until).await,
             other => reader.turned(other),
+        }
+    }
+
+    /// Waits for a task whose flight is gone.
+    async fn outlast<T: CacheValue>(
+        &self,
+        reader: Reader<'_, B, T>,
+        ending: oneshot::Receiver<Result<Answer<T>>>,
+        until: Until,
+    ) -> Result<Answer<T>> {
+        let (soft, hard) = (until.soft.unwrap_or(Tick::NEVER), until.hard.unwrap_or(Tick::NEVER));
+        match select(ending, self.settings.clock.sleep_until(soft.min(hard))).await {
+            Either::Left((Ok(ending), _)) => reader.settle(ending),
+            Either::Left((Err(_), _)) if self.core.tasks.is_closed() => reader.settle(Err(shut_down())),
+            Either::Left((Err(_), _)) => {
+                let error =
+                    Error::new(ErrorKind::LoadAborted, "the task of the load ended without an answer")
+                        .with_hint("was its runtime shut down?");
+                reader.settle(Err(error))
+            }
+            Either::Right(_) if soft < hard => reader.turned(Turn::Soft),
+            Either::Right(_) => reader.turned(Turn::TimedOut),
         }
     }
 
@@ -187,16 +210,21 @@ impl<B: CacheBackend> Engine<B> {
         if chain::contains(self.id(), request.key.as_str(), tag) {
             return Step::RefreshingBehind;
         }
-        let Role::Lead(leader) = self.core.flights.enter(request.key.as_str(), tag, self.joining(request))
-        else {
-            return Step::RefreshingBehind;
+        let lead = match self.core.flights.enter(request.key.as_str(), tag, self.joining(request)) {
+            Role::Lead(leader) => Lead::new(self, leader),
+            Role::Follow(follower) => {
+                drop(Follow::new(self, follower));
+                return Step::RefreshingBehind;
+            }
+            Role::Full => return Step::RefreshingBehind,
         };
-        let lead = Lead::new(self, leader);
-        if self.core.turns.available_permits() == 0 {
+        if self.core.turns.are_all_taken() {
             self.count(Event::Overloaded);
             return Step::Overloaded;
         }
-        self.spawn_load::<T, L>(lead, request, missed, loader, runtime);
+        // Nobody waits for it: it is inside of no load.
+        let link = chain::root(self.id(), request.key.as_str(), tag);
+        self.spawn_load::<T, L>(lead, request, (missed, link), loader, runtime, None);
         Step::RefreshingBehind
     }
 
@@ -205,22 +233,24 @@ impl<B: CacheBackend> Engine<B> {
         &self,
         mut lead: Lead<'_, B>,
         request: &Request<'_>,
-        missed: Missed,
+        (missed, link): (Missed, Arc<chain::Link>),
         mut loader: L,
         runtime: &Handle,
+        ended: Option<oneshot::Sender<Result<Answer<T>>>>,
     ) -> bool
     where
         T: CacheValue,
         L: Load<T> + 'static,
     {
-        // Linked here: the task that is spawned does not know what this one is inside of.
-        let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<T>());
         let (mut lead, request) = (lead.hand_over(), request.clone().into_owned());
         // Owned by the cache's list of tasks: it ends with the load, at its deadline, or when the cache is shut down; and
         // if the runtime drops it, the lead goes on.
         let load = async move {
             let (engine, lead) = lead.split();
-            let _ = engine.lead::<T, L>(lead, &request, missed, link, &mut loader).await;
+            let ending = engine.lead::<T, L>(lead, &request, missed, link, &mut loader).await;
+            if let Some(ended) = ended {
+                let _nobody_waits = ended.send(ending);
+            }
         };
         #[cfg(feature = "tracing")]
         let load = tracing::Instrument::in_current_span(load);
@@ -255,11 +285,15 @@ impl<B: CacheBackend> Engine<B> {
             CacheStrategy::Fresh => Asked::Done(self.read_cached(request, accepts).await?),
             CacheStrategy::Bypass => Asked::Bypass,
             CacheStrategy::Invalidate => {
-                Asked::Load(Box::new(match Box::pin(self.invalidate(&request.key)).await {
+                let deadline = self.deadline(request);
+                // One whose answer takes too long is queued.
+                let invalidation = Box::pin(self.half_of(deadline, self.invalidate(&request.key)));
+                let miss = match invalidation.await {
                     Ok(()) => Miss::new(Missed::Absent, Step::InvalidationConfirmed),
                     // The value still comes; that the old one may be there too is what the outcome will say.
                     Err(error) => Miss::new(Missed::Unknown(error), Step::InvalidationQueued),
-                }))
+                };
+                Asked::Load(Box::new(Miss { deadline, ..miss }))
             }
         })
     }
@@ -270,6 +304,7 @@ impl<B: CacheBackend> Engine<B> {
         let policy = self.policy(request);
         let longest = policy.timeout.unwrap_or(policy.load_deadline).min(policy.load_deadline);
         let deadline = self.settings.clock.now().after(longest);
+        let _turn = self.turn(None, &link, deadline, &mut Steps::default()).await?;
         let loaded =
             self.run_loader(&request.key, link, loader, deadline, &mut super::load::NoUpkeep).await?;
         let steps = Steps::default().with(Step::Bypassed).with(Step::Loaded);

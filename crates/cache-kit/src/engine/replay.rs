@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 use tokio::runtime::Handle;
 
 use super::pending::{Added, Owed};
+use super::write::is_hopeless;
 use super::{Core, Engine};
 use crate::backend::CacheBackend;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +16,8 @@ use crate::observe::Event;
 
 /// So many are sent side by side.
 const AT_A_TIME: usize = 64;
+/// How long one is waited for.
+const LONGEST_TRY: Duration = Duration::from_secs(10);
 /// Between two rounds in which nothing was confirmed.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -45,8 +48,10 @@ impl<B: CacheBackend> Engine<B> {
     /// Queues what the backend has not confirmed.
     pub(super) fn owe(&self, owed: Owed) {
         self.count(Event::Unconfirmed);
-        if self.core.pending.add(owed, self.settings.clock.now()) == Added::Collapsed {
-            self.collapse();
+        let now = self.settings.clock.now();
+        if self.core.pending.add(owed, now, || self.draw_epoch()) == Added::Collapsed {
+            self.count(Event::Collapsed);
+            self.begin_epoch();
         }
         self.replay_soon();
     }
@@ -94,14 +99,26 @@ impl<B: CacheBackend> Engine<B> {
             let Some((last, _)) = round.last() else { return confirmed };
             next = last + 1;
             let sent = round.into_iter().map(|(number, owed)| async move {
-                let sent = match &owed {
-                    Owed::Key(key) => self.backend().delete(key).await,
-                    Owed::Pattern(pattern) => self.backend().delete_pattern(pattern).await.map(|_| ()),
-                    Owed::Everything => self.publish_epoch().await,
+                let sent = async {
+                    match &owed {
+                        Owed::Key(key) => {
+                            self.backend().delete(key).await?;
+                            self.hold_on(&[key]).await;
+                            Ok(())
+                        }
+                        Owed::Pattern(pattern) => self.backend().delete_pattern(pattern).await.map(|_| ()),
+                        Owed::Everything => self.publish_epoch().await,
+                    }
                 };
-                let is_done = sent.is_ok();
-                if is_done {
-                    self.core.pending.confirm(&owed, number + 1);
+                // A backend without a deadline of its own keeps nothing else waiting.
+                let patience = self.settings.clock.sleep(LONGEST_TRY);
+                let is_done = match select(std::pin::pin!(sent), patience).await {
+                    Either::Left((Ok(()), _)) => true,
+                    // What can be nowhere in the backend need not be removed.
+                    Either::Left((Err(error), _)) => is_hopeless(&error),
+                    Either::Right(_) => false,
+                };
+                if is_done && self.core.pending.confirm(&owed, number + 1) {
                     self.count(Event::Replayed);
                 }
                 is_done
@@ -131,11 +148,11 @@ impl<B: CacheBackend> Engine<B> {
                 if self.core.pending.len() == 0 {
                     break;
                 }
-                futures_util::future::select(confirmed, clock.sleep(pause)).await;
+                select(confirmed, clock.sleep(pause)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         };
-        futures_util::future::select(std::pin::pin!(flush), clock.sleep_until(end)).await;
+        select(std::pin::pin!(flush), clock.sleep_until(end)).await;
         match self.core.pending.len() {
             0 => Ok(()),
             left => {

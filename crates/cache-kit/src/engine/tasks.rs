@@ -21,6 +21,8 @@ struct State {
     running: HashMap<u64, Option<AbortHandle>>,
     next: u64,
     is_closed: bool,
+    /// What is still started is stopped at once.
+    is_stopping: bool,
 }
 
 /// Takes a task off the list, however it ends.
@@ -69,8 +71,12 @@ impl Tasks {
             let _ended = ended;
             task.await;
         });
+        let mut state = self.lock();
+        if state.is_stopping {
+            spawned.abort();
+        }
         // Not there any more if it has ended by now.
-        if let Some(handle) = self.lock().running.get_mut(&id) {
+        if let Some(handle) = state.running.get_mut(&id) {
             *handle = Some(spawned.abort_handle());
         }
         true
@@ -92,9 +98,13 @@ impl Tasks {
                 break;
             }
         }
-        let running: Vec<_> = self.lock().running.values().flatten().cloned().collect();
+        let (running, count): (Vec<_>, _) = {
+            let mut state = self.lock();
+            state.is_stopping = true;
+            (state.running.values().flatten().cloned().collect(), state.running.len())
+        };
         running.iter().for_each(AbortHandle::abort);
-        running.len()
+        count
     }
 }
 

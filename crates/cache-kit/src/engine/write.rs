@@ -3,8 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::pending::Owed;
 use super::{Engine, LEASE_LIFE, Request};
 use crate::backend::{Acquired, CacheBackend, Filled};
@@ -69,7 +67,9 @@ impl<'a, B: CacheBackend> Change<'a, B> {
         self.is_owed = false;
         let pending = &self.engine.core.pending;
         if pending.len() != 0 {
-            self.each_owed(|owed| pending.confirm(&owed, self.number));
+            self.each_owed(|owed| {
+                pending.confirm(&owed, self.number);
+            });
         }
     }
 
@@ -77,6 +77,11 @@ impl<'a, B: CacheBackend> Change<'a, B> {
     fn refused(mut self) {
         self.is_owed = false;
     }
+}
+
+/// Whether the backend will never hold what it was to remove.
+pub(super) fn is_hopeless(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge | ErrorKind::Unsupported)
 }
 
 impl<B: CacheBackend> Drop for Change<'_, B> {
@@ -106,7 +111,7 @@ impl<B: CacheBackend> Engine<B> {
     pub(crate) async fn write<T: CacheValue>(&self, request: &Request<'_>, value: &T) -> Result<()> {
         let key = request.key.as_str();
         let started = self.observer.start(&self.settings.clock);
-        let written = match self.seal(request, value, Duration::ZERO) {
+        let written = match self.seal(request, self.epoch(), value, Duration::ZERO) {
             Ok((entry, ttl)) => {
                 let keys = [key];
                 let change = Change::write(self, Keys::These(&keys));
@@ -139,11 +144,19 @@ impl<B: CacheBackend> Engine<B> {
         let keys = [key.as_str()];
         let change = Change::invalidation(self, Keys::These(&keys));
         let deleted = self.backend().delete(key.as_str()).await;
+        self.hold_on(&keys).await;
         self.invalidated(change, &keys, started, deleted)
     }
 
     /// Removes many entries, each as [`invalidate`](Self::invalidate) does.
     pub(crate) async fn invalidate_many(&self, keys: &[&str]) -> Result<()> {
+        let removed = self.remove(keys).await;
+        self.hold_on(keys).await;
+        removed
+    }
+
+    /// Removes many entries, and the leases that this cache may hold of them.
+    pub(super) async fn remove(&self, keys: &[&str]) -> Result<()> {
         let started = self.observer.start(&self.settings.clock);
         let change = Change::invalidation(self, Keys::These(keys));
         let deleted = self.backend().mdelete(keys).await;
@@ -163,8 +176,12 @@ impl<B: CacheBackend> Engine<B> {
         }
     }
 
-    /// Ends the fresh life of an entry, which stays to be served where a stale value may be. Takes up to four exchanges.
+    /// Ends the fresh life of an entry, which stays to be served where a stale value may be; removed if somebody loads it.
     pub(crate) async fn expire(&self, key: &Key<'_>) -> Result<()> {
+        if self.core.pending.holds(key.as_str()) {
+            // What is to be removed is no fallback.
+            return self.invalidate(key).await;
+        }
         let started = self.observer.start(&self.settings.clock);
         let keys = [key.as_str()];
         let change = Change::invalidation(self, Keys::These(&keys));
@@ -180,32 +197,24 @@ impl<B: CacheBackend> Engine<B> {
             let now = self.settings.clock.unix_millis();
             let Some((expired, life)) = entry::expired(&entry, key.hash(), now) else { break };
             match backend.acquire(stored, Some(&entry), LEASE_LIFE).await? {
-                Acquired::Granted { lease, .. } => {
+                Acquired::Granted { lease, kept: Some(_) } => {
                     if backend.fill(stored, &lease, expired, life).await? == Filled::Stored {
                         return Ok(());
                     }
                     break;
                 }
-                Acquired::Present { value } => entry = value,
-                Acquired::Busy { .. } => {
-                    // Whoever loads it began before this.
-                    backend.delete(stored).await?;
-                    self.put_back(stored, expired, life).await;
+                // Removed meanwhile: it must not come back.
+                Acquired::Granted { lease, kept: None } => {
+                    backend.release_later(stored, lease);
                     return Ok(());
                 }
+                Acquired::Present { value } => entry = value,
+                // Whoever loads it began before this, and is not to store what was read then.
+                Acquired::Busy { .. } => break,
                 Acquired::Unfenced => return backend.set(stored, expired, life).await,
             }
         }
         backend.delete(stored).await
-    }
-
-    /// Stores an expired entry where there is none, if that is easily done.
-    async fn put_back(&self, key: &str, entry: Bytes, life: Option<Duration>) {
-        if let Ok(Acquired::Granted { lease, .. }) = self.backend().acquire(key, None, LEASE_LIFE).await
-            && self.backend().fill(key, &lease, entry, life).await.is_err()
-        {
-            self.backend().release_later(key, lease);
-        }
     }
 
     fn invalidated(
@@ -232,9 +241,11 @@ impl<B: CacheBackend> Engine<B> {
     fn unconfirmed(&self, change: Change<'_, B>, error: Error) -> Error {
         self.count(Event::BackendError);
         crate::observe::survived("an invalidation is not confirmed", &error);
-        let hopeless =
-            [ErrorKind::InvalidInput, ErrorKind::TooLarge, ErrorKind::Unsupported, ErrorKind::Config];
-        if hopeless.contains(&error.kind()) {
+        let is_one = match change.keys {
+            Keys::These(keys) => keys.len() == 1,
+            Keys::Matching(_) => true,
+        };
+        if is_one && is_hopeless(&error) {
             change.refused();
             return error;
         }

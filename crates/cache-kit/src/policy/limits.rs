@@ -63,10 +63,6 @@ impl Limits {
                 return Err(Error::config(format!("{field} is zero")).with_hint("let it be at least 1"));
             }
         }
-        // What a semaphore can count.
-        if max_concurrent_loads > tokio::sync::Semaphore::MAX_PERMITS {
-            return Err(Error::config("max_concurrent_loads is more than can be counted"));
-        }
         Ok(())
     }
 }
@@ -82,7 +78,6 @@ mod tests {
             (Limits::default().with_max_concurrent_loads(0), "max_concurrent_loads"),
             (Limits::default().with_max_waiting_reads(0), "max_waiting_reads"),
             (Limits::default().with_max_pending_invalidations(0), "max_pending_invalidations"),
-            (Limits::default().with_max_concurrent_loads(usize::MAX), "max_concurrent_loads"),
         ] {
             assert!(limits.check().unwrap_err().to_string().contains(field));
         }

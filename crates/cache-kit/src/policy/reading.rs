@@ -37,14 +37,16 @@ pub struct Policy {
     /// that does not answer gets half of it. A load that outlives its callers goes on. Default: never; the load's own
     /// deadline ends the wait.
     pub timeout: Option<Duration>,
-    /// After how long a load is dropped, wherever it is, and its key free again; everyone who waits gets an error of kind
-    /// [`Timeout`](crate::ErrorKind::Timeout), or a stale value. Counts from the miss. Default: 30 s.
+    /// After how long a load is dropped and its key free again; everyone who waits gets an error of kind
+    /// [`Timeout`](crate::ErrorKind::Timeout), or a stale value. Counts from the miss. An operation of the backend has a
+    /// deadline of its own. Default: 30 s.
     pub load_deadline: Duration,
     /// How old a load may be for others to join it without asking the backend: what another process invalidated since it
     /// began can be answered to them all the same. Zero always asks. Default: 1 s.
     pub join_max_age: Duration,
     /// How long a load waits for another process that loads the same key, before it asks the source itself and stores
-    /// nothing. Default: 1 s.
+    /// nothing; no longer than half of [`timeout`](Self::timeout) and of the [`load_deadline`](Self::load_deadline), so that
+    /// there is time left for the source. Default: 1 s.
     pub lease_wait: Duration,
 }
 

@@ -10,6 +10,7 @@
     reason = "each test file uses its own part of this, prints what it measured, and runs it on its own thread"
 )]
 
+pub mod engine;
 pub mod network;
 pub mod sites;
 

@@ -70,7 +70,7 @@ impl Follower {
             state.doubting -= 1;
         }
         let in_doubt = self.doubts_since.is_some();
-        let is_lost = in_doubt && state.detached;
+        let is_lost = in_doubt && (state.detached || !state.can_vouch);
         let end = match &mut state.phase {
             Phase::Running if is_lost => Wait::Gone,
             Phase::Running => return None,
@@ -100,6 +100,9 @@ impl Follower {
         remove(&mut table, &self.key, &self.flight);
         (state.phase, state.detached) = (Phase::Gone, true);
         self.flight.wake.notify_waiters();
+        let turn = state.turn.take();
+        drop((state, table));
+        drop(turn);
         true
     }
 

@@ -6,6 +6,7 @@ use super::super::sync::{Arc, Ordering};
 use super::{Flight, Flights, Follower, Landed, Phase, lock, remove};
 use crate::backend::Lease;
 use crate::clock::Tick;
+use crate::engine::turns::Turn;
 
 /// Runs the load. Dropped before [`complete`](Self::complete), it hands the lead to one follower.
 pub(in crate::engine) struct Leader {
@@ -33,10 +34,21 @@ impl Leader {
         Follower::new(&self.flights, &self.key, &self.flight)
     }
 
+    /// The backend is asked from now on, for a lease or for what others have stored meanwhile: what it answers may be out of
+    /// date for whoever comes later. With a lease, it can be asked again.
+    pub(in crate::engine) fn ask(&self, now: Tick, for_lease: bool) {
+        let mut state = lock(&self.flight.state);
+        (state.has_begun, state.vouched_at, state.can_vouch) = (true, now, for_lease);
+    }
+
     /// The load begins now; an earlier leader's does not count.
     pub(in crate::engine) fn begin(&self, now: Tick) {
         let mut state = lock(&self.flight.state);
         (state.has_begun, state.vouched_at, state.seen_at) = (true, now, now);
+        state.can_vouch = self.lease.is_some();
+        if state.doubting > 0 {
+            self.flight.wake.notify_waiters();
+        }
     }
 
     /// What gives signs of life, without which followers go their own way.
@@ -49,11 +61,6 @@ impl Leader {
         lock(&self.flight.state).is_urgent
     }
 
-    /// The lease is one that another leader left: the backend can be asked about it.
-    pub(in crate::engine) fn can_vouch(&self) {
-        lock(&self.flight.state).can_vouch = true;
-    }
-
     /// The backend has said, asked not before `asked_at`, that the lease holds.
     pub(in crate::engine) fn vouch(&self, asked_at: Tick) {
         let mut state = lock(&self.flight.state);
@@ -61,6 +68,20 @@ impl Leader {
         if state.doubting > 0 {
             self.flight.wake.notify_waiters();
         }
+    }
+
+    /// The backend could not say whether the lease holds.
+    pub(in crate::engine) fn cannot_vouch(&self) {
+        let mut state = lock(&self.flight.state);
+        state.can_vouch = false;
+        if state.doubting > 0 {
+            self.flight.wake.notify_waiters();
+        }
+    }
+
+    /// Whether somebody waits for this load.
+    pub(in crate::engine) fn is_followed(&self) -> bool {
+        lock(&self.flight.state).waiting > 0
     }
 
     /// Something has happened to the key: nobody joins any more.
@@ -94,10 +115,21 @@ impl Leader {
         self.over = true;
         remove(&mut self.flights.table(&self.key), &self.key, &self.flight);
         // Nobody can join any more, so this number can only fall.
+        self.end_turn();
         let waiting = lock(&self.flight.state).waiting > 0;
         let end = if waiting { Phase::Done(landed()) } else { Phase::Gone };
         lock(&self.flight.state).phase = end;
         self.flight.wake.notify_waiters();
+    }
+
+    /// Keeps its turn with the flight.
+    pub(in crate::engine) fn keep(&self, turn: Option<Turn>) {
+        let _before = mem::replace(&mut lock(&self.flight.state).turn, turn);
+    }
+
+    /// Gives its turn back.
+    pub(in crate::engine) fn end_turn(&self) {
+        let _turn = lock(&self.flight.state).turn.take();
     }
 
     /// Hands the lead to a follower. The lease comes back if there is nobody to take it.
@@ -105,6 +137,7 @@ impl Leader {
         if mem::replace(&mut self.over, true) {
             return None;
         }
+        self.end_turn();
         let mut table = self.flights.table(&self.key);
         let mut state = lock(&self.flight.state);
         let lease = self.lease.take();

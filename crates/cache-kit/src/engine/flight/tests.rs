@@ -228,7 +228,7 @@ fn a_load_that_is_no_longer_young_is_joined_only_if_the_backend_can_be_asked() {
     let late = Joining { now: at(2), ..joining() };
     // Nobody can vouch for it: the late one loads itself, and those who come after join that one.
     let second = lead_as(&flights, late);
-    assert!(first.is_detached() && !second.is_detached());
+    assert!(!first.is_detached() && !second.is_detached(), "who is overtaken may still store");
     first.complete(|| panic!("nobody waits"));
     second.begin(at(2));
     second.vouch(at(2));
