@@ -73,6 +73,8 @@ struct State {
     /// Followers that have not taken the result or gone away.
     waiting: usize,
     detached: bool,
+    /// Another flight has taken its place, though nothing is known to have happened to the key: it may still store.
+    is_superseded: bool,
     /// A lease that came with a follower's own look at the backend, for a leader that has none yet.
     offered: Option<Lease>,
     /// Whether backend or source are being asked: before that, nothing can be out of date.
@@ -165,7 +167,7 @@ impl Flights {
                     return Role::Follow(follower);
                 }
                 // Nobody can tell what happened to the key since: another load takes its place in the table.
-                Phase::Running => {}
+                Phase::Running => state.is_superseded = true,
                 Phase::Orphaned { lease } => {
                     let lease = lease.take().or_else(|| state.offered.take());
                     (state.phase, state.has_begun) = (Phase::Running, false);
@@ -181,6 +183,7 @@ impl Flights {
                 phase: Phase::Running,
                 waiting: 0,
                 detached: false,
+                is_superseded: false,
                 offered: None,
                 has_begun: false,
                 vouched_at: now,

@@ -109,6 +109,15 @@ impl Leader {
         lock(&self.flight.state).detached
     }
 
+    /// Whether others would join this flight.
+    #[cfg(cache_kit_model)]
+    pub(in crate::engine) fn is_joinable(&self) -> bool {
+        let table = self.flights.table(&self.key);
+        table
+            .get(&*self.key)
+            .is_some_and(|flights| flights.iter().any(|flight| Arc::ptr_eq(flight, &self.flight)))
+    }
+
     /// Ends the flight: all who wait get `landed`, which is made only if somebody does; whoever comes now
     /// starts afresh.
     pub(in crate::engine) fn complete(mut self, landed: impl FnOnce() -> Landed) {
@@ -141,7 +150,7 @@ impl Leader {
         let mut table = self.flights.table(&self.key);
         let mut state = lock(&self.flight.state);
         let lease = self.lease.take();
-        if state.waiting > 0 && !state.detached {
+        if state.waiting > 0 && !state.detached && !state.is_superseded {
             state.phase = Phase::Orphaned { lease };
             self.flight.wake.notify_one();
             return None;

@@ -184,9 +184,7 @@ impl Reader {
     async fn lead(self, mut led: Led<'_>) {
         let (world, key) = (led.world, self.key);
         world.note(key);
-        if led.leader().lease.is_some() {
-            led.leader().can_vouch();
-        } else {
+        if led.leader().lease.is_none() {
             led.lease_of_its_own().await;
         }
         led.observe();
@@ -271,9 +269,9 @@ impl<'a> Led<'a> {
     /// Tells the world whether this flight can still be joined.
     fn observe(&mut self) {
         let moment = self.world.moment();
-        match self.leader().is_detached() {
-            true => self.world.is_detached(self.number),
-            false => self.world.is_attached(self.number, moment),
+        match self.leader().is_joinable() {
+            true => self.world.is_attached(self.number, moment),
+            false => self.world.is_detached(self.number),
         }
     }
 
