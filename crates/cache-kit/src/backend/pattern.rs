@@ -4,10 +4,6 @@
 /// Redis a character is a byte.
 ///
 /// Linear in `pattern × text`: a `*` is retried only from the last one seen, so no pattern can make it slow.
-#[cfg_attr(
-    not(feature = "inmemory"),
-    expect(dead_code, reason = "only backends without a server match keys")
-)]
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<Token> = parse(pattern);
     let text = text.as_bytes();
