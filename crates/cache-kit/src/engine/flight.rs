@@ -202,16 +202,15 @@ impl Flights {
         Role::Lead(Leader::new(self, key, &flight, None))
     }
 
-    /// Lets no one join the flights of this key any more. The lease of one that had lost its leader comes back: it may
+    /// Lets no one join the flights of this key any more. The leases of those that had lost their leader come back: one may
     /// have been taken after whatever happened to the key.
-    pub(super) fn detach(&self, key: &str) -> Option<Lease> {
+    pub(super) fn detach(&self, key: &str) -> Vec<Lease> {
         let mut table = self.table(key);
         // Mostly nothing is under way.
         if table.is_empty() {
-            return None;
+            return Vec::new();
         }
-        // Of two only one can hold.
-        table.remove(key).into_iter().flatten().filter_map(|flight| flight.detach()).last()
+        table.remove(key).into_iter().flatten().filter_map(|flight| flight.detach()).collect()
     }
 
     /// Lets no one join any of the flights any more; likewise.

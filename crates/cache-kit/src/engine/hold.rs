@@ -202,6 +202,10 @@ impl<B: CacheBackend> Engine<B> {
             Ok(None) if !self.core.holds.is_held_by_others(key) => {
                 if let Ok(Some(taken)) = self.take_hold(key).await {
                     *lease = taken;
+                    if !self.core.holds.contains(key) {
+                        // The hold has ended meanwhile.
+                        self.backend().release_later(key, lease.clone());
+                    }
                 }
             }
             Ok(None) => self.hold_on(&[key]).await,

@@ -96,8 +96,9 @@ impl<B: CacheBackend> Drop for Change<'_, B> {
 impl<B: CacheBackend> Engine<B> {
     /// Lets nobody join the loads of a key any more.
     pub(super) fn detach(&self, key: &str) {
-        let lease = self.core.flights.detach(key);
-        self.release_later(key, lease);
+        for lease in self.core.flights.detach(key) {
+            self.release_later(key, Some(lease));
+        }
     }
 
     /// Lets nobody join any load any more.

@@ -79,11 +79,11 @@ impl Upset {
         match self {
             Self::Elsewhere => drop(world.change("key")),
             Self::Invalidates => {
-                give_back(world, "key", world.flights.detach("key"));
+                give_each_back(world);
                 yield_now().await;
                 let version = world.change("key");
                 yield_now().await;
-                give_back(world, "key", world.flights.detach("key"));
+                give_each_back(world);
                 world.settle("key", version);
             }
             Self::InvalidatesAll => {
@@ -216,6 +216,12 @@ async fn a_while() {
         Poll::Pending
     })
     .await;
+}
+
+fn give_each_back(world: &World) {
+    for lease in world.flights.detach("key") {
+        give_back(world, "key", Some(lease));
+    }
 }
 
 fn give_all_back(world: &World) {
