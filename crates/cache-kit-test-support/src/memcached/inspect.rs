@@ -22,6 +22,16 @@ impl Server<Memcached> {
         }
     }
 
+    /// How many seconds the server's own clock is behind, as that of one that gets little of the processor is.
+    ///
+    /// # Panics
+    ///
+    /// As [`stat`](Self::stat).
+    #[must_use]
+    pub fn clock_behind(&self) -> u64 {
+        std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs().saturating_sub(self.stat("time")))
+    }
+
     /// `127.0.0.1:port` where a server with TLS speaks the plain protocol.
     ///
     /// # Panics
