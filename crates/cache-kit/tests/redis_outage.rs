@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cache_kit::backend::redis::RedisBuilder;
-use cache_kit::backend::{CacheBackend, Fence, RedisBackend};
+use cache_kit::backend::{Acquired, CacheBackend, Fence, RedisBackend};
 use cache_kit::testing::Gate;
 use cache_kit::{
     CacheExpander, CacheStrategy, Error, ErrorKind, GenericFeeder, OperationConfig, Source, Stored,
@@ -388,6 +388,14 @@ async fn without_scripts_tombstones_keep_late_fills_away(way: Way) {
     let old = old.await.unwrap().unwrap();
     assert_eq!((old.value.unwrap().name.as_str(), old.stored), ("old", Stored::FencedOff));
     assert_eq!(expander.get::<User, _>(&1, &users).await.unwrap().unwrap().name, "new");
+    // A lease is one until something happens to its key.
+    let life = Duration::from_secs(3);
+    let Acquired::Granted { lease, .. } = backend.acquire("leased", None, life).await.unwrap() else {
+        panic!("the key is absent")
+    };
+    assert!(backend.renew("leased", &lease, life).await.unwrap().is_some());
+    backend.delete("leased").await.unwrap();
+    assert!(backend.renew("leased", &lease, life).await.unwrap().is_none());
     // An ordinary load is stored.
     users.put(2, "two");
     expander.get::<User, _>(&2, &users).await.unwrap();

@@ -79,6 +79,26 @@ async fn a_write_that_an_invalidation_overtook_on_its_way_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_write_whose_caller_goes_away_after_an_invalidation_is_taken_back_behind_it() {
+    let gate = Gate::new();
+    let (cache, inner) = plain(Some(gate.clone()));
+    let reader = cache.clone();
+    let old = tokio::spawn(async move {
+        let loader = || async { Ok::<_, SourceDown>("old".to_owned()) };
+        reader.get_or_load_inline("key", loader).await
+    });
+    gate.reached().await; // Loaded, and about to be written.
+    cache.invalidate("key").await.unwrap();
+    // What was sent lands, and nobody is there to hear of it.
+    inner.set("key", Bytes::from("old"), None).await.unwrap();
+    old.abort();
+    assert!(old.await.unwrap_err().is_cancelled());
+    assert_eq!(cache.stats().unconfirmed, 1);
+    cache.flush_pending(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(inner.get("key").await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_batch_that_an_invalidation_overtook_stores_nothing() {
     let (cache, inner) = plain(None);
     let gate = Gate::new();

@@ -18,7 +18,7 @@ use super::pending::Owed;
 use super::read::Answer;
 use super::stale::SourceFailure;
 use super::turns::Turn;
-use super::{Engine, Request};
+use super::{Engine, RENEW_EVERY, Request};
 use crate::backend::CacheBackend;
 use crate::clock::{Clock, Tick};
 use crate::entity::CacheValue;
@@ -140,8 +140,9 @@ impl<B: CacheBackend> Engine<B> {
     {
         let deadline = self.settings.clock.now().after(self.policy(request).load_deadline);
         let mut steps = Steps::default();
-        self.take_turn(lead.leader(), &link, deadline, &mut steps).await?;
         let had_entry = matches!(seen, Seen::Entry(_));
+        let failed = self.take_turn(lead.leader(), &link, deadline, &mut steps).await?;
+        let seen = failed.map_or(seen, Seen::Unknown);
         let leased = self.take_lease(lead, request, seen, L::accepts, deadline, &mut steps).await;
         let (mut permit, mut degraded) = match leased {
             Leased::Permit(permit, degraded) => (permit, degraded),
@@ -149,7 +150,9 @@ impl<B: CacheBackend> Engine<B> {
         };
         if steps.contains(Step::LeasedElsewhere) {
             // It was given back for the wait.
-            self.take_turn(lead.leader(), &link, deadline, &mut steps).await?;
+            if let Some(error) = self.take_turn(lead.leader(), &link, deadline, &mut steps).await? {
+                (permit, degraded) = (Permit::Unknown, Some(error));
+            }
         }
         let epoch = self.epoch();
         lead.leader().begin(self.settings.clock.now());
@@ -225,23 +228,31 @@ impl<B: CacheBackend> Engine<B> {
         }
     }
 
-    /// Has the flight wait for its turn, and keep it: a leader that nobody polls does not.
+    /// Has the flight wait for its turn, and keep it: a leader that nobody polls does not. If the backend could not say what
+    /// became of the lease meanwhile, there is an error in the answer.
     async fn take_turn(
         &self,
         leader: &mut Leader,
         link: &Link,
         deadline: Tick,
         steps: &mut Steps,
-    ) -> Result<()> {
-        let waited_before = steps.contains(Step::WaitedForTurn);
+    ) -> Result<Option<Error>> {
+        let clock = &self.settings.clock;
+        let began = clock.now();
         let turn = self.turn(Some(leader), link, deadline, steps).await?;
         leader.keep(turn);
-        if steps.contains(Step::WaitedForTurn) && !waited_before && leader.lease.is_some() {
-            // It may have ended meanwhile.
-            let mut keeping = Keeping { engine: self, leader, failed: None, steps: Steps::default() };
-            keeping.renew_one().await;
+        if leader.lease.is_none() || clock.now().since(began) < RENEW_EVERY {
+            return Ok(None);
         }
-        Ok(())
+        // It may have ended meanwhile.
+        let mut keeping = Keeping { engine: self, leader, failed: None, steps: Steps::default() };
+        keeping.renew_one().await;
+        let failed = keeping.failed;
+        if failed.is_some() {
+            self.release_later(leader.key(), leader.lease.clone());
+            leader.lease = None;
+        }
+        Ok(failed)
     }
 
     /// Waits until a load may run. One that another load waits for has its turn at once: it takes part in the other's.

@@ -250,8 +250,7 @@ impl Shared {
         let (value, millis) = (stub::escape(value), ttl.and_then(ttl_millis));
         let stored = if self.topology.mode().uses_tombstones() {
             // A load that took longer than tombstones stay may have been overtaken.
-            let age = uptime().as_millis().saturating_sub(lease.token());
-            if age + MARGIN.as_millis() >= HOLD_OFF.as_millis() {
+            if outlasts_tombstones(lease, uptime()) {
                 return Ok(Filled::Refused);
             }
             let mut command = cmd("SET");
@@ -343,6 +342,12 @@ fn life_millis(life: Duration) -> i64 {
     ttl_millis(life).unwrap_or(LONGEST_MILLIS)
 }
 
+/// Whether a tombstone of after this lease was taken may be gone by the time that a fill arrives which is sent now.
+fn outlasts_tombstones(lease: &Lease, uptime: Duration) -> bool {
+    let age = uptime.as_millis().saturating_sub(lease.token());
+    age + MARGIN.as_millis() >= HOLD_OFF.as_millis()
+}
+
 /// How long this process has had leases: what a lease without a stub says of its age.
 fn uptime() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -364,4 +369,19 @@ fn sha1_of(bytes: &[u8]) -> [u8; 20] {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_scripts_a_load_that_took_as_long_as_tombstones_stay_stores_nothing() {
+        let lease = Lease::new(5_000);
+        let begin = Duration::from_secs(5);
+        assert!(!outlasts_tombstones(&lease, begin));
+        assert!(!outlasts_tombstones(&lease, begin + HOLD_OFF - 2 * MARGIN));
+        assert!(outlasts_tombstones(&lease, begin + HOLD_OFF - MARGIN));
+        assert!(outlasts_tombstones(&lease, begin + 2 * HOLD_OFF));
+    }
 }
