@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use cache_kit::backend::InMemoryBackend;
+use cache_kit::backend::{Acquired, CacheBackend as _, InMemoryBackend};
 use cache_kit::testing::Gate;
 use cache_kit::{
     Cache, ErrorKind, InlineOptions, Limits, LoadOptions, ManualClock, Outcome, Policy, Result, Source, Step,
+    Stored,
 };
 use common::{SourceDown, Users, bounded, drop_after, settle};
 use futures_util::future::join_all;
@@ -393,6 +394,23 @@ async fn operate(stage: &Stage, under_way: &Arc<AtomicU64>, random: &mut fastran
     if let Some(Ok(outcome)) = read {
         assert_eq!(outcome.value, value_of(key), "a value under another's key");
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_another_process_lets_others_load_meanwhile() {
+    let stage = stage(Policy::default(), at_a_time(1));
+    let life = Duration::from_secs(3);
+    assert!(matches!(stage.memory.acquire("elsewhere", None, life).await, Ok(Acquired::Granted { .. })));
+    let users = Users::with(&[(1, "one")]);
+    let waits = stage.read("elsewhere", users.clone(), false);
+    while stage.cache.stats().leased_elsewhere == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Time stands still: nothing ends that wait.
+    let read = bounded(stage.read("key", users.clone(), false)).await.unwrap().unwrap();
+    assert_eq!((read.value.as_str(), read.stored), ("one", Stored::Yes));
+    stage.time.advance(2 * SECOND);
+    assert_eq!(bounded(waits).await.unwrap().unwrap().stored, Stored::LeftToOther);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

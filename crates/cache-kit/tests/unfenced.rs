@@ -99,6 +99,19 @@ async fn a_write_whose_caller_goes_away_after_an_invalidation_is_taken_back_behi
 }
 
 #[tokio::test]
+async fn what_is_loaded_during_a_hold_is_not_stored() {
+    let (cache, inner) = plain(None);
+    let read = || cache.get_or_load_outcome("a", LoadOptions::default(), || async { Ok::<_, SourceDown>(1) });
+    let hold = cache.hold(["a", "b"]).await.unwrap();
+    assert_eq!(read().await.unwrap().stored, Stored::FencedOff);
+    let load = |missing: Vec<String>| async { Ok::<_, SourceDown>(missing.into_iter().map(|key| (key, 1))) };
+    assert_eq!(cache.get_many_or_load(["b"], load).await.unwrap(), [Some(1)]);
+    assert_eq!(inner.stats().entries, 0);
+    hold.confirm().await.unwrap();
+    assert_eq!(read().await.unwrap().stored, Stored::Yes);
+}
+
+#[tokio::test]
 async fn a_batch_that_an_invalidation_overtook_stores_nothing() {
     let (cache, inner) = plain(None);
     let gate = Gate::new();
