@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use cache_kit::{Cache, Source, Stored};
 use cache_kit_test_support::RedisSentinels;
-use common::engine::{How, Load, Other, Place, STALE, assert_not_stored, on_places, one, read, serve};
+use common::engine::{How, Load, Place, STALE, assert_not_stored, on_places, one, read, serve};
+use common::other::Other;
 use common::{bounded, until};
 use futures_util::future::join_all;
 
@@ -61,7 +62,7 @@ const PROCESSES: usize = 4;
 const READERS: u64 = 2500;
 
 async fn four_processes_with_ten_thousand_readers_load_a_key_once(place: Place) {
-    let mut others: Vec<_> = (0..PROCESSES).map(|_| Other::start(&place)).collect();
+    let mut others: Vec<_> = (0..PROCESSES).map(|_| Other::start(&place.url())).collect();
     for other in &mut others {
         other.ask(&format!("crowd key {READERS}"));
     }
@@ -103,7 +104,7 @@ async fn until_stored(cache: &Cache, key: &str, since: Instant) -> (Duration, us
 }
 
 async fn a_holder_that_is_killed_keeps_others_from_storing_for_the_life_of_its_lease(place: Place) {
-    let (cache, mut other) = (place.cache(), Other::start(&place));
+    let (cache, mut other) = (place.cache(), Other::start(&place.url()));
     // The reader's connection is there before the other process dies.
     assert_eq!(cache.get::<String>("another key").await.unwrap(), None);
     for how in How::ALL {
@@ -199,7 +200,7 @@ async fn a_late_fill_does_not_land_after_a_restart(place: Place) {
 }
 
 async fn a_load_that_is_longer_than_a_lease_keeps_it(place: Place) {
-    let (cache, mut other) = (place.cache(), Other::start(&place));
+    let (cache, mut other) = (place.cache(), Other::start(&place.url()));
     let began = Instant::now();
     for how in How::ALL {
         assert_eq!(other.tell(&format!("load {how:?} {how:?} held")), "loading");
@@ -222,7 +223,7 @@ async fn a_load_that_is_longer_than_a_lease_keeps_it(place: Place) {
 }
 
 async fn a_holder_that_stood_still_for_longer_than_its_lease_stores_nothing_when_it_goes_on(place: Place) {
-    let (cache, mut other) = (place.cache(), Other::start(&place));
+    let (cache, mut other) = (place.cache(), Other::start(&place.url()));
     assert_eq!(cache.get::<String>("another key").await.unwrap(), None);
     for how in How::ALL {
         for key in [format!("{how:?}"), format!("{how:?}:left")] {
@@ -252,7 +253,7 @@ async fn a_holder_that_stood_still_for_longer_than_its_lease_stores_nothing_when
 async fn a_holder_that_dies_with_the_primary_keeps_others_from_storing_no_longer_than_its_lease() {
     let place = Place::Sentinels(RedisSentinels::start());
     let Place::Sentinels(sentinels) = &place else { unreachable!("made just now") };
-    let (cache, mut other) = (place.cache(), Other::start(&place));
+    let (cache, mut other) = (place.cache(), Other::start(&place.url()));
     assert_eq!(cache.get::<String>("another key").await.unwrap(), None);
     assert_eq!(other.tell("load Owned user:1 old"), "loading");
     let replica = &sentinels.servers()[1 - sentinels.primary()];

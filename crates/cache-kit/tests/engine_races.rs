@@ -13,7 +13,8 @@ mod common;
 use std::time::{Duration, Instant};
 
 use cache_kit::{Cache, Hold, Outcome, Policy, Source, Step, Stored};
-use common::engine::{How, Load, Other, Place, STALE, assert_not_stored, on_places, one, read, serve};
+use common::engine::{How, Load, Place, STALE, assert_not_stored, on_places, one, read, serve};
+use common::other::Other;
 use common::{bounded, until};
 
 on_places! {
@@ -310,7 +311,7 @@ async fn a_reader_that_comes_later_than_it_may_join_joins_if_nothing_has_happene
 }
 
 async fn what_a_load_read_before_another_process_overtook_it_is_not_stored(place: Place) {
-    let (here, mut other, mut cases) = (place.cache(), Other::start(&place), 0);
+    let (here, mut other, mut cases) = (place.cache(), Other::start(&place.url()), 0);
     for how in How::ALL {
         for overtaking in Overtaking::ALL {
             let key = &format!("{how:?}:{overtaking:?}");

@@ -7,20 +7,13 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
-
 use cache_kit::testing::Gate;
 use cache_kit::{Cache, LoadOptions, Outcome, Source, Stored};
 use cache_kit_test_support::{MemcachedServer, RedisServer};
+use common::other::{Other, SAYS, URL};
 use common::{Users, bounded};
 
-const URL: &str = "CACHE_KIT_TEST_OTHER_PROCESS_URL";
 const KEY: &str = "user:1";
-/// Stands in front of what the other process says, between the lines of the test harness.
-const SAYS: &str = "other process: ";
 
 async fn read(cache: &Cache, users: Users) -> Outcome<String> {
     cache.get_or_load_outcome(KEY, LoadOptions::default(), move || users.name(1)).await.unwrap()
@@ -54,47 +47,6 @@ async fn another_process() {
             other => panic!("what is {other:?}?"),
         };
         println!("\n{SAYS}{said}");
-    }
-}
-
-struct Other {
-    child: Child,
-    to: ChildStdin,
-    said: Receiver<String>,
-}
-
-impl Other {
-    fn start(url: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "another_process", "--ignored", "--nocapture"])
-            .env(URL, url)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let (sender, said) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(from).lines().map_while(Result::ok) {
-                if let Some(said) = line.strip_prefix(SAYS) {
-                    drop(sender.send(said.to_owned()));
-                }
-            }
-        });
-        Self { child, to, said }
-    }
-
-    /// Tells the other process what to do, and gives what it says when that is done.
-    fn tell(&mut self, line: &str) -> String {
-        writeln!(self.to, "{line}").unwrap();
-        self.said.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("no answer to {line:?}"))
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

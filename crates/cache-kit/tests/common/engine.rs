@@ -3,10 +3,7 @@
 #![allow(unused_macros, unused_imports, reason = "for the tests that run on every one of them")]
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,6 +14,7 @@ use cache_kit_test_support::{MemcachedServer, RedisSentinels, RedisServer};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::other::{SAYS, URL};
 use super::{Users, bounded, until};
 
 /// Makes tests of functions that take a [`Place`]: `redis { this }` is `redis::this`.
@@ -216,10 +214,6 @@ pub async fn assert_not_stored(cache: &Cache, key: &str, row: &str, what: &str) 
     assert!(!entry.is_some_and(|entry| is_there(&entry)), "{row:?} is stored: {what}");
 }
 
-const URL: &str = "CACHE_KIT_TEST_ENGINE_URL";
-/// Stands in front of what another process says, between the lines of the test harness.
-const SAYS: &str = "other process: ";
-
 /// What another process does; the body of a test `another_process` in each program that starts some.
 pub async fn serve() {
     let url = std::env::var(URL).expect("started by a test of this file");
@@ -320,75 +314,3 @@ impl Crowd {
 /// How long a crowd's load takes.
 const LOAD: Duration = Duration::from_millis(300);
 const ROW: u64 = 4711;
-
-/// This test program, started again to run its `another_process` alone.
-pub struct Other {
-    child: Child,
-    to: ChildStdin,
-    said: Receiver<String>,
-}
-
-impl Other {
-    pub fn start(place: &Place) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "another_process", "--ignored", "--nocapture"])
-            .env(URL, place.url())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let (sender, said) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(from).lines().map_while(Result::ok) {
-                if let Some(said) = line.strip_prefix(SAYS) {
-                    drop(sender.send(said.to_owned()));
-                }
-            }
-        });
-        Self { child, to, said }
-    }
-
-    /// Tells the process what to do, and gives what it says when that is done.
-    pub fn tell(&mut self, line: &str) -> String {
-        self.ask(line);
-        self.answer()
-    }
-
-    pub fn ask(&mut self, line: &str) {
-        writeln!(self.to, "{line}").unwrap();
-    }
-
-    pub fn answer(&self) -> String {
-        self.said.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("no answer"))
-    }
-
-    /// As SIGSTOP does: it says nothing, and its connections stay open.
-    pub fn stop(&self) -> Instant {
-        self.signal("-STOP");
-        Instant::now()
-    }
-
-    pub fn go_on(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success(), "{name}");
-    }
-
-    /// As SIGKILL does.
-    pub fn kill(mut self) -> Instant {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        Instant::now()
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}

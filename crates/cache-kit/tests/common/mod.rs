@@ -12,6 +12,7 @@
 
 pub mod engine;
 pub mod network;
+pub mod other;
 pub mod sites;
 
 use std::collections::HashMap;
