@@ -117,6 +117,11 @@ impl Clock {
     }
 }
 
+/// A pause of which up to half is left to chance, so that not all who pause go on at once.
+pub(crate) fn jittered(longest: Duration) -> Duration {
+    longest.mul_f64(1.0 - fastrand::f64() / 2.0)
+}
+
 impl Default for Clock {
     fn default() -> Self {
         Self::system()

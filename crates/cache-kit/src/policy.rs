@@ -10,6 +10,8 @@ pub use limits::Limits;
 pub use options::{InlineOptions, LoadOptions, OperationConfig};
 pub use reading::Policy;
 
+use crate::clock::jittered;
+
 /// The life of entries where nothing else is said.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(300);
 
@@ -56,7 +58,7 @@ pub(crate) async fn pause_before_retry(retry: u32) {
     let longest = Duration::from_millis(50u64 << (retry - 1).min(5)).min(Duration::from_secs(1));
     // Without a runtime there is no timer to wait on.
     if tokio::runtime::Handle::try_current().is_ok() {
-        tokio::time::sleep(longest.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+        tokio::time::sleep(jittered(longest)).await;
     }
 }
 

@@ -3,6 +3,8 @@
 use std::any::TypeId;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
+
 use super::chain;
 use super::flight::{Follower, Joining, Landed, Leader, Role, Wait};
 use super::looking::Looker;
@@ -137,9 +139,9 @@ impl<B: CacheBackend> Engine<B> {
             let sleep = clock.sleep_until(silent.min(soft).min(hard));
             let waited = {
                 let wait = std::pin::pin!(follow.follower.wait());
-                match futures_util::future::select(wait, sleep).await {
-                    futures_util::future::Either::Left((end, _)) => Some(end),
-                    futures_util::future::Either::Right(_) => None,
+                match select(wait, sleep).await {
+                    Either::Left((end, _)) => Some(end),
+                    Either::Right(_) => None,
                 }
             };
             match waited {

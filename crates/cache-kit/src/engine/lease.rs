@@ -15,7 +15,7 @@ use super::read::Answer;
 use super::{Engine, LEASE_LIFE, RENEW_EVERY, Request};
 use crate::CacheStrategy;
 use crate::backend::{Acquired, CacheBackend, Fence, Lease};
-use crate::clock::Tick;
+use crate::clock::{Tick, jittered};
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Event;
@@ -319,7 +319,7 @@ impl Wait {
         }
         let pause = (FIRST_PAUSE * (1 << self.pauses.min(4))).min(LONGEST_PAUSE);
         self.pauses += 1;
-        let pause = pause.mul_f64(1.0 - fastrand::f64() / 2.0).min(until.since(now));
+        let pause = jittered(pause).min(until.since(now));
         clock.sleep(pause).await;
         true
     }

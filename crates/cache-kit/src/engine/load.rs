@@ -112,9 +112,10 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: Load<T>,
     {
-        let pulse = lead.leader().pulse();
-        pulse.beat(self.settings.clock.now());
-        let load = self.load_and_store(&mut lead, request, missed.into(), link, loader);
+        let (pulse, now) = (lead.leader().pulse(), self.settings.clock.now());
+        pulse.beat(now);
+        let deadline = now.after(self.policy(request).load_deadline);
+        let load = self.load_and_store(&mut lead, request, (missed.into(), deadline), link, loader);
         let ending = beating(&self.settings.clock, pulse, load).await;
         lead.complete(|| {
             // `Clone` is somebody else's code, and everyone who waits hangs on it.
@@ -130,7 +131,7 @@ impl<B: CacheBackend> Engine<B> {
         &self,
         lead: &mut Lead<'_, B>,
         request: &Request<'_>,
-        seen: Seen,
+        (seen, deadline): (Seen, Tick),
         link: Arc<Link>,
         loader: &mut L,
     ) -> Result<Answer<T>>
@@ -138,7 +139,6 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: Load<T>,
     {
-        let deadline = self.settings.clock.now().after(self.policy(request).load_deadline);
         let mut steps = Steps::default();
         let had_entry = matches!(seen, Seen::Entry(_));
         let failed = self.take_turn(lead.leader(), &link, deadline, &mut steps).await?;

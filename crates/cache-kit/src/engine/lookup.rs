@@ -1,6 +1,7 @@
 //! What the backend says about a key. Four answers, not two: an error is not a miss.
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 
 use super::looking::Looker;
 use super::stale::Fallback;
@@ -114,8 +115,7 @@ impl<B: CacheBackend> Engine<B> {
             Ok(None) => Err(Miss::new(Missed::Absent, Step::FoundNothing)),
             Err(error) => Err(Miss::unknown(error)),
         };
-        self.count_lookup(request, answer.as_ref().err().map(|miss| &miss.missed));
-        self.tell_lookup(request, started, answer.as_ref().err().map(|miss| &miss.missed));
+        self.told(request, started, answer.as_ref().err().map(|miss| &miss.missed));
         answer.map_err(|miss| Box::new(Miss { deadline, ..miss }))
     }
 
@@ -146,9 +146,14 @@ impl<B: CacheBackend> Engine<B> {
             }
             Err(error) => Err(Miss::unknown(error)),
         };
-        self.count_lookup(request, answer.as_ref().err().map(|miss| &miss.missed));
-        self.tell_lookup(request, started, answer.as_ref().err().map(|miss| &miss.missed));
+        self.told(request, started, answer.as_ref().err().map(|miss| &miss.missed));
         answer.map_err(|miss| Box::new(Miss { deadline, ..miss }))
+    }
+
+    /// Counts and tells how a lookup went.
+    fn told(&self, request: &Request<'_>, started: Option<Tick>, missed: Option<&Missed>) {
+        self.count_lookup(request, missed);
+        self.tell_lookup(request, started, missed);
     }
 
     /// A key whose invalidation is not confirmed is not looked up.
@@ -178,9 +183,9 @@ impl<B: CacheBackend> Engine<B> {
         let Some(deadline) = deadline else { return asked.await };
         let clock = &self.settings.clock;
         let half = deadline.since(clock.now()) / 2;
-        match futures_util::future::select(std::pin::pin!(asked), clock.sleep(half)).await {
-            futures_util::future::Either::Left((answer, _)) => answer,
-            futures_util::future::Either::Right(_) => {
+        match select(std::pin::pin!(asked), clock.sleep(half)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => {
                 Err(Error::new(ErrorKind::Timeout, "no answer within half of the caller's timeout")
                     .with_backend(self.core.capabilities.name))
             }
@@ -196,7 +201,7 @@ impl<B: CacheBackend> Engine<B> {
         });
     }
 
-    pub(super) fn count_lookup(&self, request: &Request<'_>, missed: Option<&Missed>) {
+    fn count_lookup(&self, request: &Request<'_>, missed: Option<&Missed>) {
         match missed {
             None => self.count(Event::Hit),
             Some(Missed::Unknown(error)) => {

@@ -11,6 +11,7 @@ use super::pending::{Added, Owed};
 use super::write::is_hopeless;
 use super::{Core, Engine};
 use crate::backend::CacheBackend;
+use crate::clock::jittered;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Event;
 
@@ -85,7 +86,7 @@ impl<B: CacheBackend> Engine<B> {
                 drop(engine);
                 pause = if confirmed { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
                 if !confirmed {
-                    clock.sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
+                    clock.sleep(jittered(pause)).await;
                 }
             }
         });

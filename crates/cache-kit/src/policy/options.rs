@@ -6,6 +6,44 @@ use super::Policy;
 use crate::engine::Terms;
 use crate::error::{Error, Result};
 
+/// What all options have.
+macro_rules! shared_methods {
+    () => {
+        /// Stores for this long.
+        #[must_use]
+        pub fn with_ttl(mut self, ttl: Duration) -> Self {
+            self.ttl = Some(ttl);
+            self
+        }
+
+        /// Waits no longer than this.
+        #[must_use]
+        pub fn with_timeout(mut self, timeout: Duration) -> Self {
+            self.timeout = Some(timeout);
+            self
+        }
+
+        /// Takes a stale value of up to this age past its fresh life when it cannot be loaded anew.
+        #[must_use]
+        pub fn with_stale_if_error(mut self, window: Duration) -> Self {
+            self.stale_if_error = Some(window);
+            self
+        }
+    };
+}
+
+/// What the options of [`Cache`](crate::Cache) have beside that.
+macro_rules! strategy_method {
+    () => {
+        /// Reads by this strategy.
+        #[must_use]
+        pub fn with_strategy(mut self, strategy: crate::CacheStrategy) -> Self {
+            self.strategy = strategy;
+            self
+        }
+    };
+}
+
 /// What one call changes, where the load runs in the caller's own task.
 ///
 /// ```
@@ -31,31 +69,12 @@ pub struct OperationConfig {
 }
 
 impl OperationConfig {
-    /// Stores for this long.
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
+    shared_methods!();
 
     /// Tries a failed read of the source again, up to `count` times.
     #[must_use]
     pub fn with_retry(mut self, count: u32) -> Self {
         self.retries = count;
-        self
-    }
-
-    /// Waits no longer than this.
-    #[must_use]
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Takes a stale value of up to this age past its fresh life when it cannot be loaded anew.
-    #[must_use]
-    pub fn with_stale_if_error(mut self, window: Duration) -> Self {
-        self.stale_if_error = Some(window);
         self
     }
 
@@ -89,33 +108,8 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// Stores for this long.
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Reads by this strategy.
-    #[must_use]
-    pub fn with_strategy(mut self, strategy: crate::CacheStrategy) -> Self {
-        self.strategy = strategy;
-        self
-    }
-
-    /// Waits no longer than this.
-    #[must_use]
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Takes a stale value of up to this age past its fresh life when it cannot be loaded anew.
-    #[must_use]
-    pub fn with_stale_if_error(mut self, window: Duration) -> Self {
-        self.stale_if_error = Some(window);
-        self
-    }
+    shared_methods!();
+    strategy_method!();
 
     /// Takes a stale value of up to this age past its fresh life while a load runs behind.
     #[must_use]
@@ -160,33 +154,8 @@ pub struct InlineOptions {
 }
 
 impl InlineOptions {
-    /// Stores for this long.
-    #[must_use]
-    pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Reads by this strategy.
-    #[must_use]
-    pub fn with_strategy(mut self, strategy: crate::CacheStrategy) -> Self {
-        self.strategy = strategy;
-        self
-    }
-
-    /// Waits no longer than this.
-    #[must_use]
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Takes a stale value of up to this age past its fresh life when it cannot be loaded anew.
-    #[must_use]
-    pub fn with_stale_if_error(mut self, window: Duration) -> Self {
-        self.stale_if_error = Some(window);
-        self
-    }
+    shared_methods!();
+    strategy_method!();
 
     /// The terms of this call, over the cache's policy.
     pub(crate) fn over(&self, base: &Policy) -> Result<Terms> {
