@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cache_kit::backend::{Acquired, CacheBackend, Capabilities, Filled, InMemoryBackend, Lease};
-use cache_kit::testing::Gate;
+use cache_kit::testing::{FaultyBackend, Gate, Operation};
 use cache_kit::{Cache, Outcome, Policy, Result, Source, Stored};
 use common::engine::{How, Load, one, read};
 use common::{bounded, until};
@@ -59,6 +59,7 @@ async fn a_load_that_ends_before_the_answer_to_an_invalidation_stores_nothing_wi
 /// A store of one process, with a fence, whose questions or answers can be held up on their way.
 struct Slow {
     inner: InMemoryBackend,
+    after_get: Option<Gate>,
     before_acquire: Option<Gate>,
     after_acquire: Option<Gate>,
     before_fill: Option<Gate>,
@@ -78,7 +79,9 @@ impl CacheBackend for Slow {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        self.inner.get(key).await
+        let found = self.inner.get(key).await;
+        pass(self.after_get.as_ref()).await;
+        found
     }
 
     async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<()> {
@@ -115,7 +118,8 @@ impl CacheBackend for Slow {
 impl Slow {
     fn over(inner: &InMemoryBackend) -> Self {
         let inner = inner.clone();
-        Self { inner, before_acquire: None, after_acquire: None, before_fill: None, after_fill: None }
+        let (before_acquire, after_acquire) = (None, None);
+        Self { inner, after_get: None, before_acquire, after_acquire, before_fill: None, after_fill: None }
     }
 
     /// A cache whose readers join nobody without asking.
@@ -191,5 +195,23 @@ async fn a_reader_that_always_asks_does_not_get_what_was_found_and_invalidated_b
         assert_eq!((first.value.as_str(), first.source), ("old", Source::Cache), "{how:?}");
         let later = bounded(later).await.unwrap();
         assert_eq!(later.value, "new", "{how:?}: {}", later.explain());
+    }
+}
+
+#[tokio::test]
+async fn what_comes_with_the_lease_is_not_believed_while_an_invalidation_is_queued() {
+    for how in [How::Owned, How::Inline] {
+        let (inner, looked) = (InMemoryBackend::new(), Gate::new());
+        let (backend, faults) =
+            FaultyBackend::new(Slow { after_get: Some(looked.clone()), ..Slow::over(&inner) });
+        let here = Cache::new(backend);
+        let read = begin(&here, how, "new");
+        bounded(looked.reached()).await; // Nothing was there.
+        Cache::new(inner).set(KEY, &"old".to_owned()).await.unwrap();
+        faults.fail([Operation::Delete]);
+        here.invalidate(KEY).await.unwrap_err();
+        looked.open();
+        let read = bounded(read).await.unwrap();
+        assert_eq!((read.value.as_str(), read.stored), ("new", Stored::BackendUnknown), "{how:?}");
     }
 }

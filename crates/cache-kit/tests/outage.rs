@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache_kit::backend::{CacheBackend, InMemoryBackend};
 use cache_kit::testing::{Faults, FaultyBackend, Operation};
@@ -145,4 +146,25 @@ async fn a_value_the_backend_refuses_is_returned_and_counted() {
     assert_eq!(outcome.degraded.unwrap().kind(), ErrorKind::TooLarge);
     assert_eq!(cache.stats().store_failures, 1);
     assert_eq!(cache.set("k", &large).await.unwrap_err().kind(), ErrorKind::TooLarge);
+}
+
+#[tokio::test]
+async fn a_hold_keeps_fills_away_though_the_backend_was_down_when_it_began() {
+    let memory = InMemoryBackend::new();
+    let (backend, faults) = FaultyBackend::new(memory.clone());
+    let cache = Cache::new(backend);
+    faults.fail_all();
+    let hold = cache.hold(["a", "b"]).await.unwrap();
+    assert!(hold.degraded().is_some());
+    faults.heal();
+    cache.flush_pending(Duration::from_secs(60)).await.unwrap();
+    // The hold has no leases that would last.
+    memory.clear_all().await.unwrap();
+    let read = || cache.get_or_load_outcome("a", LoadOptions::default(), || async { Ok::<_, SourceDown>(1) });
+    assert_ne!(read().await.unwrap().stored, Stored::Yes);
+    let load = |missing: Vec<String>| async { Ok::<_, SourceDown>(missing.into_iter().map(|key| (key, 1))) };
+    assert_eq!(cache.get_many_or_load(["b"], load).await.unwrap(), [Some(1)]);
+    assert_eq!(memory.stats().entries, 0);
+    hold.confirm().await.unwrap();
+    assert_eq!(read().await.unwrap().stored, Stored::Yes);
 }

@@ -36,7 +36,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    /// `PARTS` stands for what all of them share: reading a stub apart.
+    /// With what all of them share: reading a stub apart, and storing another value with the life that is left.
     fn new(source: &str) -> Self {
         // The layout is that of `stub`; Lua counts from 1.
         let parts = r"
@@ -51,6 +51,10 @@ local function read(key)
   local stub = { token = string.sub(stored, 17, 32), live = tonumber(string.sub(stored, 33, 48), 16) > millis() }
   if string.sub(stored, 49, 49) == '1' then stub.value = string.sub(stored, 50) end
   return stub
+end
+local function replace(key, value)
+  local left = redis.call('PTTL', key)
+  if left > 0 then redis.call('SET', key, value, 'PX', left) else redis.call('SET', key, value) end
 end
 local function plain(value)
   if string.sub(value, 1, 16) == ARGV[2] then return string.sub(value, 17) end
@@ -80,12 +84,7 @@ if not value then
   redis.call('SET', KEYS[1], head .. '0', 'PX', ARGV[4])
   return { 1, false }
 end
-local left = redis.call('PTTL', KEYS[1])
-if left > 0 then
-  redis.call('SET', KEYS[1], head .. '1' .. value, 'PX', left)
-else
-  redis.call('SET', KEYS[1], head .. '1' .. value)
-end
+replace(KEYS[1], head .. '1' .. value)
 return { 1, plain(value) }
 ",
     )
@@ -114,12 +113,7 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 local held = read(KEYS[1])
 if not (held and held.token == ARGV[3]) then return 0 end
 if held.value then
-  local left = redis.call('PTTL', KEYS[1])
-  if left > 0 then
-    redis.call('SET', KEYS[1], held.value, 'PX', left)
-  else
-    redis.call('SET', KEYS[1], held.value)
-  end
+  replace(KEYS[1], held.value)
 else
   redis.call('DEL', KEYS[1])
 end
@@ -139,12 +133,7 @@ if not held.value then
   redis.call('SET', KEYS[1], head .. '0', 'PX', ARGV[4])
   return 1
 end
-local left = redis.call('PTTL', KEYS[1])
-if left > 0 then
-  redis.call('SET', KEYS[1], head .. '1' .. held.value, 'PX', left)
-else
-  redis.call('SET', KEYS[1], head .. '1' .. held.value)
-end
+replace(KEYS[1], head .. '1' .. held.value)
 return 1
 ",
     )
