@@ -337,10 +337,14 @@ impl<C: Connector> Pool<C> {
 
     /// A connection gives no sign of life: another one takes its place, whether or not anybody calls.
     fn suspect(self: &Arc<Self>, conn: &Arc<C::Conn>) {
+        let is_last = !self.open.load().iter().any(|other| !Arc::ptr_eq(other, conn) && !other.is_closed());
+        if is_last {
+            // Before the calls over it fail: one that is told so may find the server again before this goes on.
+            self.connector.lost_touch();
+        }
         self.remove(conn);
         if self.connections() == 0 {
             self.breaker.trip(Instant::now());
-            self.connector.lost_touch();
             self.dial();
         }
     }

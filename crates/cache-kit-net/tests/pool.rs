@@ -5,11 +5,12 @@
 mod toy;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use cache_kit_net::{Connection, DialFailure, Limits, Pool, Report, Unavailable};
+use cache_kit_net::{Connection, Connector, DialFailure, Limits, Permit, Pool, Report, Unavailable};
 use toy::{Server, ToServer, ask, until};
 
 fn limits(least: usize, most: usize) -> Limits {
@@ -134,6 +135,72 @@ async fn a_connection_that_is_lost_or_silent_is_replaced() {
     assert!(!second.is_closed(), "once may be chance");
     pool.report(&second, Report::Silent);
     assert!(second.is_closed());
+}
+
+/// Connections that never answer and say whether they were closed before their connector knew that it had lost touch.
+#[derive(Default)]
+struct Mute {
+    has_lost_touch: Arc<AtomicBool>,
+    dialed: AtomicUsize,
+}
+
+struct MuteConn {
+    has_lost_touch: Arc<AtomicBool>,
+    closed_after: OnceLock<bool>,
+    _permit: Permit,
+}
+
+impl Connector for Mute {
+    type Conn = MuteConn;
+    type Error = String;
+
+    async fn dial(&self, permit: Permit) -> Result<MuteConn, String> {
+        if self.dialed.fetch_add(1, Ordering::Relaxed) > 0 {
+            return std::future::pending().await;
+        }
+        let has_lost_touch = Arc::clone(&self.has_lost_touch);
+        Ok(MuteConn { has_lost_touch, closed_after: OnceLock::new(), _permit: permit })
+    }
+
+    fn lost_touch(&self) {
+        self.has_lost_touch.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Connection for MuteConn {
+    fn in_flight(&self) -> usize {
+        0
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed_after.get().is_some()
+    }
+
+    fn close(&self) {
+        let _first = self.closed_after.set(self.has_lost_touch.load(Ordering::SeqCst));
+    }
+
+    fn silent(&self) -> bool {
+        false
+    }
+
+    fn was_heard(&self) -> bool {
+        false
+    }
+
+    async fn ping(&self) -> bool {
+        std::future::pending().await
+    }
+}
+
+/// A caller whose call fails with the last connection may find the server again at once, and believe what it holds.
+#[tokio::test]
+async fn that_touch_was_lost_is_known_before_the_calls_over_the_last_connection_fail() {
+    let limits = Limits { sign_of_life: Duration::from_millis(1), ..limits(0, 2) };
+    let pool = Arc::new(Pool::new(Mute::default(), limits));
+    let conn = pool.connection(soon()).await.unwrap();
+    until("the connection is given up", || conn.is_closed()).await;
+    assert_eq!(conn.closed_after.get(), Some(&true));
 }
 
 #[tokio::test]
