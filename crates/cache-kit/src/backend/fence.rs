@@ -1,6 +1,7 @@
 //! The words of the fence: leases, and the answers to asking for one and filling under one.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -66,4 +67,26 @@ pub enum Filled {
     Stored,
     /// The lease was void: something happened to the key after it was taken. Nothing was changed.
     Refused,
+}
+
+/// One key of [`CacheBackend::acquire_many`](super::CacheBackend::acquire_many).
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The key to lease.
+    pub key: &'a str,
+    /// What the caller has read under it and will not use.
+    pub seen: Option<&'a Bytes>,
+}
+
+/// One value of [`CacheBackend::fill_many`](super::CacheBackend::fill_many).
+#[derive(Clone, Debug)]
+pub struct Fill<'a> {
+    /// Where to store it.
+    pub key: &'a str,
+    /// The lease that allows it.
+    pub lease: &'a Lease,
+    /// What to store.
+    pub value: Bytes,
+    /// For how long; `None` is without end, zero is an error.
+    pub ttl: Option<Duration>,
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Acquired, CacheBackend, Capabilities, Filled, Lease, Peek, SetEntry};
+use super::{Acquired, CacheBackend, Capabilities, Claim, Fill, Filled, Lease, Peek, SetEntry};
 use crate::error::Result;
 
 /// What `#[async_trait]` returns.
@@ -36,6 +36,18 @@ macro_rules! forward_backend {
                 (**self).release_later(key, lease);
             }
 
+            fn shards(&self) -> usize {
+                (**self).shards()
+            }
+
+            fn shard_of(&self, key: &str) -> usize {
+                (**self).shard_of(key)
+            }
+
+            fn shard_key(&self, shard: usize, name: &str) -> String {
+                (**self).shard_key(shard, name)
+            }
+
             forward_backend! { @async
                 fn get['k](key: &'k str) -> Option<Bytes>;
                 fn set['k](key: &'k str, value: Bytes, ttl: Option<Duration>) -> ();
@@ -50,6 +62,8 @@ macro_rules! forward_backend {
                 fn clear_all[]() -> ();
                 fn acquire['k, 'v](key: &'k str, seen: Option<&'v Bytes>, life: Duration) -> Acquired;
                 fn fill['k, 'l](key: &'k str, lease: &'l Lease, value: Bytes, ttl: Option<Duration>) -> Filled;
+                fn acquire_many['l, 'k](claims: &'l [Claim<'k>], life: Duration) -> Vec<Result<Acquired>>;
+                fn fill_many['l, 'k](fills: &'l [Fill<'k>]) -> Vec<Result<Filled>>;
                 fn renew['k, 'l](key: &'k str, lease: &'l Lease, life: Duration) -> Option<Lease>;
                 fn release['k, 'l](key: &'k str, lease: &'l Lease) -> ();
             }

@@ -29,9 +29,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 
 pub use capabilities::{Capabilities, DataModel, Distribution, Eviction, Fence, Persistence, Tier};
-pub use fence::{Acquired, Filled, Lease};
+pub use fence::{Acquired, Claim, Fill, Filled, Lease};
 #[cfg(feature = "inmemory")]
 pub use inmemory::InMemoryBackend;
 #[cfg(feature = "memcached")]
@@ -276,6 +277,62 @@ pub trait CacheBackend: Send + Sync + 'static {
     async fn fill(&self, key: &str, lease: &Lease, value: Bytes, ttl: Option<Duration>) -> Result<Filled> {
         let _ = (key, lease, value, ttl);
         Err(Error::unsupported(self.capabilities().name, "fill"))
+    }
+
+    /// Takes the leases of many keys, each as [`acquire`](Self::acquire) would, in one exchange per server where that is
+    /// possible. The provided form asks side by side.
+    ///
+    /// # Behaviour
+    /// - One answer per claim, in order, each as that of [`acquire`](Self::acquire); of two claims of one key at most one is
+    ///   granted.
+    /// - An empty list is an empty answer.
+    ///
+    /// # Errors
+    /// When no answer at all is known; else with the claim whose answer is not. A lease that may have been taken ends with
+    /// its `life`.
+    async fn acquire_many(&self, claims: &[Claim<'_>], life: Duration) -> Result<Vec<Result<Acquired>>> {
+        Ok(join_all(claims.iter().map(|claim| self.acquire(claim.key, claim.seen, life))).await)
+    }
+
+    /// Stores many values, each under its lease as [`fill`](Self::fill) would, in one exchange per server where that is
+    /// possible. The provided form asks side by side.
+    ///
+    /// # Behaviour
+    /// - One answer per fill, in order, each as that of [`fill`](Self::fill).
+    /// - An empty list is an empty answer.
+    ///
+    /// # Errors
+    /// When no answer at all is known; else with the fill whose answer is not.
+    async fn fill_many(&self, fills: &[Fill<'_>]) -> Result<Vec<Result<Filled>>> {
+        let fills = fills.iter().map(|fill| self.fill(fill.key, fill.lease, fill.value.clone(), fill.ttl));
+        Ok(join_all(fills).await)
+    }
+
+    /// In how many parts the keys are spread that can be lost or out of reach one by one, such as the servers of a list.
+    /// One where all keys are in one place, as in the provided form. May change once: when a connection shows what the
+    /// server is.
+    fn shards(&self) -> usize {
+        1
+    }
+
+    /// The part that a key belongs to.
+    ///
+    /// # Behaviour
+    /// - Less than [`shards`](Self::shards), and always the same for a key.
+    fn shard_of(&self, key: &str) -> usize {
+        let _ = key;
+        0
+    }
+
+    /// A key that belongs to this part, made from `name`: the same in every process.
+    ///
+    /// # Behaviour
+    /// - [`shard_of`](Self::shard_of) of it is `shard`.
+    /// - Different names, or different parts, have different keys.
+    /// - It begins with `name`.
+    fn shard_key(&self, shard: usize, name: &str) -> String {
+        let _ = shard;
+        name.to_owned()
     }
 
     /// Lets a lease that still holds live for `life` from now on, however much of its first life is left. The answer is

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::backend::{Acquired, CacheBackend, Capabilities, Filled, Lease, Peek, SetEntry};
+use crate::backend::{Acquired, CacheBackend, Capabilities, Claim, Fill, Filled, Lease, Peek, SetEntry};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The operations of a backend.
@@ -228,6 +228,28 @@ impl<B: CacheBackend> CacheBackend for FaultyBackend<B> {
     async fn fill(&self, key: &str, lease: &Lease, value: Bytes, ttl: Option<Duration>) -> Result<Filled> {
         self.faults.check(Operation::Fill).await?;
         self.inner.fill(key, lease, value, ttl).await
+    }
+
+    async fn acquire_many(&self, claims: &[Claim<'_>], life: Duration) -> Result<Vec<Result<Acquired>>> {
+        self.faults.check(Operation::Acquire).await?;
+        self.inner.acquire_many(claims, life).await
+    }
+
+    async fn fill_many(&self, fills: &[Fill<'_>]) -> Result<Vec<Result<Filled>>> {
+        self.faults.check(Operation::Fill).await?;
+        self.inner.fill_many(fills).await
+    }
+
+    fn shards(&self) -> usize {
+        self.inner.shards()
+    }
+
+    fn shard_of(&self, key: &str) -> usize {
+        self.inner.shard_of(key)
+    }
+
+    fn shard_key(&self, shard: usize, name: &str) -> String {
+        self.inner.shard_key(shard, name)
     }
 
     async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {

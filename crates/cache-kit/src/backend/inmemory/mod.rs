@@ -18,8 +18,8 @@ use self::leases::LeaseTable;
 use self::store::{Slot, Store};
 use self::sweeper::Sweeper;
 use super::{
-    Acquired, CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, Filled, Lease, Peek,
-    Persistence, SetEntry, Tier, check_life, check_ttl, pattern,
+    Acquired, CacheBackend, Capabilities, Claim, DataModel, Distribution, Eviction, Fence, Fill, Filled,
+    Lease, Peek, Persistence, SetEntry, Tier, check_life, check_ttl, pattern,
 };
 use crate::clock::{Clock, Tick};
 use crate::error::{ErrorKind, Result};
@@ -328,6 +328,27 @@ impl CacheBackend for InMemoryBackend {
 
     async fn fill(&self, key: &str, lease: &Lease, value: Bytes, ttl: Option<Duration>) -> Result<Filled> {
         self.shared.fill(key, lease, value, ttl)
+    }
+
+    async fn acquire_many(&self, claims: &[Claim<'_>], life: Duration) -> Result<Vec<Result<Acquired>>> {
+        Ok(claims.iter().map(|claim| self.shared.acquire(claim.key, claim.seen, life)).collect())
+    }
+
+    async fn fill_many(&self, fills: &[Fill<'_>]) -> Result<Vec<Result<Filled>>> {
+        let fills = fills.iter();
+        Ok(fills.map(|fill| self.shared.fill(fill.key, fill.lease, fill.value.clone(), fill.ttl)).collect())
+    }
+
+    fn shards(&self) -> usize {
+        1
+    }
+
+    fn shard_of(&self, _key: &str) -> usize {
+        0
+    }
+
+    fn shard_key(&self, _shard: usize, name: &str) -> String {
+        name.to_owned()
     }
 
     async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {

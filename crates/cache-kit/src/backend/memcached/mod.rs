@@ -25,8 +25,8 @@ use self::error::convert;
 use self::item::Item;
 use super::releases::{Releases, Releasing};
 use super::{
-    Acquired, CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, Filled, Lease,
-    Persistence, SetEntry, Tier, check_ttl,
+    Acquired, CacheBackend, Capabilities, Claim, DataModel, Distribution, Eviction, Fence, Fill, Filled,
+    Lease, Persistence, SetEntry, Tier, check_ttl,
 };
 use crate::config::ServiceUrl;
 use crate::error::{Error, ErrorKind, Result};
@@ -289,6 +289,28 @@ impl CacheBackend for MemcachedBackend {
     async fn fill(&self, key: &str, lease: &Lease, value: Bytes, ttl: Option<Duration>) -> Result<Filled> {
         check_ttl(ttl)?;
         self.shared.fill(key, lease, &value, ttl).await
+    }
+
+    async fn acquire_many(&self, claims: &[Claim<'_>], life: Duration) -> Result<Vec<Result<Acquired>>> {
+        let claims = claims.iter().map(|claim| self.shared.acquire(claim.key, claim.seen, life));
+        Ok(join_all(claims).await)
+    }
+
+    async fn fill_many(&self, fills: &[Fill<'_>]) -> Result<Vec<Result<Filled>>> {
+        let fills = fills.iter().map(|fill| self.shared.fill(fill.key, fill.lease, &fill.value, fill.ttl));
+        Ok(join_all(fills).await)
+    }
+
+    fn shards(&self) -> usize {
+        1
+    }
+
+    fn shard_of(&self, _key: &str) -> usize {
+        0
+    }
+
+    fn shard_key(&self, _shard: usize, name: &str) -> String {
+        name.to_owned()
     }
 
     async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {

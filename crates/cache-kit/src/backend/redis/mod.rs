@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use redis::{Cmd, Value, cmd};
 
 pub use builder::RedisBuilder;
@@ -45,8 +46,8 @@ use self::settings::Settings;
 use self::topology::{Keyed, Topology, unexpected};
 use super::releases::{Releases, Releasing};
 use super::{
-    Acquired, CacheBackend, Capabilities, DataModel, Distribution, Eviction, Fence, Filled, Lease,
-    Persistence, SetEntry, Tier, check_ttl,
+    Acquired, CacheBackend, Capabilities, Claim, DataModel, Distribution, Eviction, Fence, Fill, Filled,
+    Lease, Persistence, SetEntry, Tier, check_ttl,
 };
 use crate::config::ServiceUrl;
 use crate::error::Result;
@@ -370,6 +371,29 @@ impl CacheBackend for RedisBackend {
 
     async fn fill(&self, key: &str, lease: &Lease, value: Bytes, ttl: Option<Duration>) -> Result<Filled> {
         self.shared.fill(key, lease, value, ttl).await
+    }
+
+    async fn acquire_many(&self, claims: &[Claim<'_>], life: Duration) -> Result<Vec<Result<Acquired>>> {
+        let claims = claims.iter().map(|claim| self.shared.acquire(claim.key, claim.seen, life));
+        Ok(join_all(claims).await)
+    }
+
+    async fn fill_many(&self, fills: &[Fill<'_>]) -> Result<Vec<Result<Filled>>> {
+        let fills =
+            fills.iter().map(|fill| self.shared.fill(fill.key, fill.lease, fill.value.clone(), fill.ttl));
+        Ok(join_all(fills).await)
+    }
+
+    fn shards(&self) -> usize {
+        1
+    }
+
+    fn shard_of(&self, _key: &str) -> usize {
+        0
+    }
+
+    fn shard_key(&self, _shard: usize, name: &str) -> String {
+        name.to_owned()
     }
 
     async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
