@@ -1,5 +1,7 @@
 //! The client: operations on keys, spread over the servers.
 
+mod many;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,15 +12,15 @@ use crate::conn::{Awaited, Conn, unexpected};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::WireKey;
 use crate::protocol::{
-    ArithmeticOptions, DeleteOptions, Expect, GetOptions, KeyList, MetaReply, Reply, SetOptions, Stat,
-    StatsTopic, Status, Value, request,
+    ArithmeticOptions, DeleteOptions, Expect, GetOptions, MetaReply, Reply, SetOptions, Stat, StatsTopic,
+    Status, Value, request,
 };
 use crate::ring::Ring;
 use crate::server::{Effect, Upstream};
 use crate::settings::ClientBuilder;
 
-/// Keys in one `get`. The server answers nobody else on this connection meanwhile.
-const KEYS_PER_GET: usize = 256;
+pub use self::many::SetOver;
+
 /// What an item takes beside its key and its value: the header of the server, a number that changes with each change,
 /// client flags, line ends.
 const ITEM_OVERHEAD: usize = 64;
@@ -167,26 +169,6 @@ impl Client {
         Ok(value_of(self.meta_get(key, options).await?.reply))
     }
 
-    /// The values of many keys, one for each, in their order: one round trip for each server that has some of them, side
-    /// by side. A server that fails fails its own keys only.
-    pub async fn get_many(&self, keys: &[&[u8]]) -> Vec<Result<Option<Value>>> {
-        let mut by_server: Vec<Vec<usize>> = vec![Vec::new(); self.servers()];
-        for (index, key) in keys.iter().enumerate() {
-            by_server[self.server_of(key)].push(index);
-        }
-        let of_servers =
-            by_server.iter().enumerate().filter(|(_, wanted)| !wanted.is_empty()).map(
-                async |(server, wanted)| (wanted, get_from(&self.0.servers[server], keys, wanted).await),
-            );
-        let mut found: Vec<Result<Option<Value>>> = keys.iter().map(|_| Ok(None)).collect();
-        for (wanted, values) in join_all(of_servers).await {
-            for (index, value) in wanted.iter().zip(values) {
-                found[*index] = value;
-            }
-        }
-        found
-    }
-
     /// Stores a value. Whether it was stored depends on the mode and the number to compare with that the options hold;
     /// with neither, it was.
     ///
@@ -216,8 +198,7 @@ impl Client {
         ask(upstream, &conn, Effect::Reads, |opaque, out| {
             options.opaque = Some(opaque);
             request::mg(out, &wire, &options);
-            let expect = Expect::get(options.opaque, limits);
-            if options.vivify.is_some() { Awaited::vivifying(expect, key) } else { expect.into() }
+            looking(Expect::get(options.opaque, limits), &options, key)
         })
         .await
     }
@@ -387,10 +368,19 @@ async fn ask(
     effect: Effect,
     encode: impl FnOnce(u32, &mut Vec<u8>) -> Awaited,
 ) -> Result<Answer> {
-    match upstream.call(conn, effect, encode).await? {
-        Reply::Meta(reply) => Ok(Answer { reply, connection: ConnectionId(conn.0.pipe.id()) }),
+    answer(upstream, &conn.0, upstream.call(conn, effect, encode).await?)
+}
+
+fn answer(upstream: &Upstream, conn: &Conn, reply: Reply) -> Result<Answer> {
+    match reply {
+        Reply::Meta(reply) => Ok(Answer { reply, connection: ConnectionId(conn.pipe.id()) }),
         _ => Err(unexpected().at(upstream.server())),
     }
+}
+
+/// What a `mg` expects, and leaves behind.
+fn looking(expect: Expect, options: &GetOptions, key: &[u8]) -> Awaited {
+    if options.vivify.is_some() { Awaited::vivifying(expect, key) } else { expect.into() }
 }
 
 /// Who compares first says what is to happen only if nothing did; when that is not done, nothing is amiss.
@@ -406,16 +396,7 @@ async fn store(
     mut options: SetOptions,
 ) -> Result<Answer> {
     let wire = WireKey::new(key);
-    // The server would take it all in, drop the old value, and refuse.
-    if value.len() + wire.as_bytes().len() + ITEM_OVERHEAD > conn.0.item_size_max {
-        let most = conn.0.item_size_max;
-        return Err(Error::new(
-            ErrorKind::TooLarge,
-            format!("the value does not fit into an item of {most} bytes"),
-        )
-        .with_hint("store less, or raise the server's -I")
-        .at(upstream.server()));
-    }
+    check_size(upstream, &conn.0, &wire, value)?;
     ask(upstream, conn, effect(options.compare_cas), |opaque, out| {
         options.opaque = Some(opaque);
         let written = request::ms(out, &wire, value, &options);
@@ -423,6 +404,18 @@ async fn store(
         Expect::set(options.opaque).into()
     })
     .await
+}
+
+/// What does not fit is not sent: the server would take it all in, drop the old value, and refuse.
+fn check_size(upstream: &Upstream, conn: &Conn, wire: &WireKey<'_>, value: &[u8]) -> Result<()> {
+    let most = conn.item_size_max;
+    if value.len() + wire.as_bytes().len() + ITEM_OVERHEAD <= most {
+        return Ok(());
+    }
+    let message = format!("the value does not fit into an item of {most} bytes");
+    Err(Error::new(ErrorKind::TooLarge, message)
+        .with_hint("store less, or raise the server's -I")
+        .at(upstream.server()))
 }
 
 async fn remove(
@@ -438,52 +431,4 @@ async fn remove(
         Expect::delete(options.opaque).into()
     })
     .await
-}
-
-/// The values of those keys that are this server's.
-async fn get_from(upstream: &Upstream, keys: &[&[u8]], wanted: &[usize]) -> Vec<Result<Option<Value>>> {
-    let conn = match upstream.connection().await {
-        Ok(conn) => conn,
-        Err(error) => return wanted.iter().map(|_| Err(error.clone())).collect(),
-    };
-    let wires: Vec<WireKey<'_>> = wanted.iter().map(|index| WireKey::new(keys[*index])).collect();
-    let limits = conn.0.limits();
-    // A classic `get` costs the server less than half of what as many `mg` do, but has no base64.
-    let plain: Vec<usize> = (0..wires.len()).filter(|at| !wires[*at].is_base64()).collect();
-    let lists = plain.chunks(KEYS_PER_GET).map(async |places| {
-        let list = KeyList::new(places.iter().map(|at| &wires[*at]))
-            .map_err(|error| Error::new(ErrorKind::InvalidInput, error.to_string()).at(upstream.server()));
-        let values = match list {
-            Ok(list) => {
-                upstream
-                    .call(&conn, Effect::Reads, |_, out| {
-                        request::get(out, &list);
-                        Expect::values(list, limits).into()
-                    })
-                    .await
-            }
-            Err(error) => Err(error),
-        };
-        let values: Vec<_> = match values {
-            Ok(Reply::Values(values)) => values.into_iter().map(Ok).collect(),
-            Ok(_) => places.iter().map(|_| Err(unexpected().at(upstream.server()))).collect(),
-            Err(error) => places.iter().map(|_| Err(error.clone())).collect(),
-        };
-        places.iter().copied().zip(values).collect::<Vec<_>>()
-    });
-    let singles = (0..wires.len()).filter(|at| wires[*at].is_base64()).map(async |at| {
-        let answer = ask(upstream, &conn, Effect::Reads, |opaque, out| {
-            let opaque = Some(opaque);
-            let options = GetOptions { value: true, client_flags: true, opaque, ..GetOptions::default() };
-            request::mg(out, &wires[at], &options);
-            Expect::get(opaque, limits).into()
-        });
-        (at, answer.await.map(|answer| value_of(answer.reply)))
-    });
-    let (lists, singles) = futures_util::future::join(join_all(lists), join_all(singles)).await;
-    let mut found: Vec<Result<Option<Value>>> = wires.iter().map(|_| Ok(None)).collect();
-    for (at, value) in lists.into_iter().flatten().chain(singles) {
-        found[at] = value;
-    }
-    found
 }

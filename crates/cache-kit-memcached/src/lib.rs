@@ -22,7 +22,7 @@ mod tls;
 pub mod ttl;
 
 pub use address::Server;
-pub use client::{Answer, Client, ConnectionId};
+pub use client::{Answer, Client, ConnectionId, SetOver};
 pub use error::{Error, ErrorKind, Result};
 pub use key::WireKey;
 pub use settings::ClientBuilder;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cache_kit_net::{DialFailure, Limits, Pool, Report, Unavailable};
+use cache_kit_net::{CallError, DialFailure, Limits, Pool, Report, Unavailable};
 
 use crate::address::Server;
 use crate::conn::{Awaited, Conn, Dialer, Missed, lost, refused};
@@ -85,28 +85,51 @@ impl Upstream {
         effect: Effect,
         encode: impl FnOnce(u32, &mut Vec<u8>) -> Awaited,
     ) -> Result<Reply> {
-        match conn.pipe.call(*deadline, encode).await {
-            Ok(Reply::Refused(refusal)) => {
-                self.answered(conn);
-                Err(refused(refusal).at(&self.server))
-            }
-            Ok(reply) => {
-                self.answered(conn);
-                Ok(reply)
-            }
-            Err(error) => {
-                let report = match error {
-                    cache_kit_net::CallError::TimedOut => Report::Silent,
-                    cache_kit_net::CallError::Lost(_) => Report::Lost,
-                };
-                self.pool.report(conn, report);
-                if self.pool.is_down() {
-                    self.missed().away();
-                } else if effect == Effect::Changes {
-                    self.missed().now();
-                }
-                Err(lost(error).at(&self.server))
-            }
+        let answer = conn.pipe.call(*deadline, encode).await;
+        match answer {
+            Ok(_) => self.answered(conn),
+            Err(error) => self.unanswered(conn, effect, error),
+        }
+        self.reply(answer)
+    }
+
+    /// Many calls in one exchange, each with an answer or an error of its own.
+    pub(crate) async fn call_many(
+        &self,
+        (conn, deadline): &(Arc<Conn>, Instant),
+        effect: Effect,
+        count: usize,
+        encode: impl FnMut(usize, u32, &mut Vec<u8>) -> Awaited,
+    ) -> Vec<Result<Reply>> {
+        let answers = conn.pipe.call_many(*deadline, count, encode).await;
+        if answers.iter().any(Result::is_ok) {
+            self.answered(conn);
+        }
+        // Once, however many they are: it is one deadline that has passed.
+        if let Some(error) = answers.iter().rev().find_map(|answer| answer.as_ref().err()) {
+            self.unanswered(conn, effect, *error);
+        }
+        answers.into_iter().map(|answer| self.reply(answer)).collect()
+    }
+
+    fn reply(&self, answer: Result<Reply, CallError>) -> Result<Reply> {
+        match answer {
+            Ok(Reply::Refused(refusal)) => Err(refused(refusal).at(&self.server)),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(lost(error).at(&self.server)),
+        }
+    }
+
+    fn unanswered(&self, conn: &Arc<Conn>, effect: Effect, error: CallError) {
+        let report = match error {
+            CallError::TimedOut => Report::Silent,
+            CallError::Lost(_) => Report::Lost,
+        };
+        self.pool.report(conn, report);
+        if self.pool.is_down() {
+            self.missed().away();
+        } else if effect == Effect::Changes {
+            self.missed().now();
         }
     }
 

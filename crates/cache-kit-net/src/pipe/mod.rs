@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
@@ -177,11 +177,56 @@ impl<P: Protocol> Pipe<P> {
         let (answer, answered) = oneshot::channel();
         let slot = |expect| Slot { expect, answer: Some(answer), deadline };
         self.queue.push(|opaque, out| slot(encode(opaque, out)))?;
-        let mut awaiting = Awaiting { queue: &self.queue, answered };
-        match (&mut awaiting.answered).await {
-            Ok(answer) => answer.map(|(reply, _)| reply),
-            Err(_) => Err(CallError::Lost(Lost::Dropped)),
+        let mut awaiting = Awaiting::new(&self.queue, answered);
+        awaiting.arrive().await;
+        awaiting.take()
+    }
+
+    /// Sends many requests together and waits for all of their answers, which come in the order of the requests. They
+    /// leave in one write as far as the bounds on what is queued allow; those beyond follow as soon as there is room.
+    ///
+    /// `encode` is that of [`call`](Self::call), and is called for each number below `count`, in order. Each call has an
+    /// answer or an error of its own.
+    ///
+    /// Cancel-safe as `call` is: an answer that had come already is taken for one that nobody received.
+    pub async fn call_many(
+        &self,
+        deadline: Instant,
+        count: usize,
+        mut encode: impl FnMut(usize, u32, &mut Vec<u8>) -> P::Expect,
+    ) -> Vec<Result<P::Reply, CallError>> {
+        let mut awaiting = Vec::with_capacity(count);
+        let mut unsent = None;
+        while awaiting.len() < count {
+            let mut sent = Ok(());
+            if !self.queue.has_room() {
+                sent = self.wait_for_room(deadline).await;
+            }
+            let sent = sent.and_then(|()| {
+                self.queue.push_all(|opaque, out| {
+                    let index = awaiting.len();
+                    if index == count {
+                        return None;
+                    }
+                    let (answer, answered) = oneshot::channel();
+                    awaiting.push(Awaiting::new(&self.queue, answered));
+                    Some(Slot { expect: encode(index, opaque, out), answer: Some(answer), deadline })
+                })
+            });
+            if let Err(error) = sent {
+                unsent = Some(error);
+                break;
+            }
         }
+        // With the last answer those before have come, so that one wake-up does for all.
+        for awaiting in awaiting.iter_mut().rev() {
+            awaiting.arrive().await;
+        }
+        let mut answers: Vec<_> = awaiting.into_iter().map(Awaiting::take).collect();
+        if let Some(error) = unsent {
+            answers.resize_with(count, || Err(error));
+        }
+        answers
     }
 
     async fn wait_for_room(&self, deadline: Instant) -> Result<(), CallError> {
@@ -210,13 +255,39 @@ impl<P: Protocol> Pipe<P> {
 struct Awaiting<'a, P: Protocol> {
     queue: &'a Queue<P>,
     answered: oneshot::Receiver<Answer<P>>,
+    /// What has come, while answers of other calls are waited for.
+    arrived: Option<Answer<P>>,
+}
+
+impl<'a, P: Protocol> Awaiting<'a, P> {
+    fn new(queue: &'a Queue<P>, answered: oneshot::Receiver<Answer<P>>) -> Self {
+        Self { queue, answered, arrived: None }
+    }
+
+    /// Waits until the answer is there to be taken.
+    async fn arrive(&mut self) {
+        // Of what is there already the runtime need not know: it would interrupt whoever looks at hundreds.
+        self.arrived = match self.answered.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => (&mut self.answered).await.ok(),
+            Err(TryRecvError::Closed) => None,
+        };
+    }
+
+    fn take(mut self) -> Result<P::Reply, CallError> {
+        match self.arrived.take() {
+            Some(answer) => answer.map(|(reply, _)| reply),
+            None => Err(CallError::Lost(Lost::Dropped)),
+        }
+    }
 }
 
 impl<P: Protocol> Drop for Awaiting<'_, P> {
     fn drop(&mut self) {
         // From here on the driver finds nobody; what it sent before is here.
         self.answered.close();
-        if let Ok(Ok((reply, expect))) = self.answered.try_recv() {
+        let arrived = self.arrived.take().or_else(|| self.answered.try_recv().ok());
+        if let Some(Ok((reply, expect))) = arrived {
             self.queue.abandon(expect, reply);
         }
     }

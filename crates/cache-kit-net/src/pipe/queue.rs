@@ -113,16 +113,30 @@ impl<P: Protocol> Queue<P> {
 
     /// Adds a call. On an idle connection its request is written here and now.
     pub(super) fn push(&self, make: impl FnOnce(u32, &mut Vec<u8>) -> Slot<P>) -> Result<(), CallError> {
+        let mut make = Some(make);
+        self.push_all(|opaque, out| Some(make.take()?(opaque, out)))
+    }
+
+    /// Adds calls until there is no other, or no more room; the first in any case. On an idle connection their requests
+    /// are written here and now, together.
+    pub(super) fn push_all(
+        &self,
+        mut make: impl FnMut(u32, &mut Vec<u8>) -> Option<Slot<P>>,
+    ) -> Result<(), CallError> {
         let mut state = self.lock();
         if let Some(lost) = state.lost {
             return Err(CallError::Lost(lost));
         }
         let State { out, slots, next_opaque, direct, sleeping, .. } = &mut *state;
         let was_idle = slots.is_empty();
-        let opaque = *next_opaque;
-        *next_opaque = opaque.wrapping_add(1);
         let may_write = was_idle && out.is_empty() && sleeping.is_some();
-        slots.push_back(make(opaque, out));
+        while let Some(slot) = make(*next_opaque, out) {
+            *next_opaque = next_opaque.wrapping_add(1);
+            slots.push_back(slot);
+            if slots.len() >= self.limits.calls || out.len() >= self.limits.bytes {
+                break;
+            }
+        }
         self.calls.store(slots.len(), Ordering::Relaxed);
         if may_write && let Some(direct) = direct {
             // An error of the socket is the driver's to notice.
@@ -258,5 +272,56 @@ impl<P: Protocol> Overdue for Queue<P> {
             drop(answer.send(Err(CallError::TimedOut)));
         }
         busy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    struct Digits;
+
+    impl Protocol for Digits {
+        type Expect = ();
+        type Reply = ();
+
+        fn decode(&mut self, (): &mut (), _: &mut BytesMut) -> Result<Option<()>, &'static str> {
+            Ok(None)
+        }
+    }
+
+    /// Adds as many calls of one byte, and tells how many of them there was room for.
+    fn add(queue: &Queue<Digits>, count: usize) -> usize {
+        let mut added = 0;
+        let pushed = queue.push_all(|_, out| {
+            if added == count {
+                return None;
+            }
+            added += 1;
+            out.push(b'1');
+            Some(Slot { expect: (), answer: None, deadline: Instant::now() })
+        });
+        assert_eq!(pushed, Ok(()));
+        added
+    }
+
+    #[test]
+    fn calls_that_go_together_are_written_together_as_far_as_there_is_room() {
+        let limits = PipeLimits { calls: 500, bytes: 400 };
+        let queue = Queue::new(limits, None, None);
+        assert_eq!(add(&queue, 300), 300);
+        let mut written = Vec::new();
+        assert!(queue.take_output(&mut written, Waker::noop()));
+        assert_eq!(written.len(), 300, "all at once");
+        assert!(!queue.take_output(&mut Vec::new(), Waker::noop()));
+
+        assert_eq!(add(&queue, 300), 200, "as many calls as are allowed");
+        assert!(!queue.has_room());
+        assert_eq!(add(&queue, 300), 1, "one in any case");
+
+        let queue = Queue::new(limits, None, None);
+        assert_eq!(add(&queue, 1_000), 400, "as many bytes as are allowed");
     }
 }
