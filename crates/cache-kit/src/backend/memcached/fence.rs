@@ -24,6 +24,7 @@ use super::{NAME, Shared, expiry, unexpected, unix_time};
 use crate::backend::{Acquired, Filled, Lease, check_life};
 use crate::error::{Error, ErrorKind, Result};
 
+const ACQUIRE: &str = "acquire";
 /// So often a lease is tried for while others change the key at the same time.
 const TRIES: usize = 4;
 
@@ -74,90 +75,135 @@ fn end_after(life: Duration) -> u32 {
     u32::try_from(end + 1).unwrap_or(u32::MAX)
 }
 
+/// The number that an item had, and the connection that told it.
+pub(super) type Version = (ConnectionId, u64);
+
+/// What a look at a key comes to, of which a lease is wanted.
+pub(super) enum Look {
+    /// To an answer.
+    Done(Acquired),
+    /// To a value that was seen: it is to be stored again, leased.
+    Seen(SeenValue),
+    /// To something that nobody is to read any more: it is to be dropped, and looked again.
+    Spent(Version),
+}
+
+/// A value that is to stay readable while it is leased.
+pub(super) struct SeenValue {
+    version: Version,
+    item: Item,
+    /// What is left of its life.
+    exptime: Exptime,
+}
+
+impl SeenValue {
+    /// What is stored over it: the version that it must still have, the data, and how.
+    pub(super) fn leased(&self, life: Duration) -> (ConnectionId, Vec<u8>, SetOptions) {
+        let (connection, cas) = self.version;
+        let (flags, data) = self.item.leased(unix_end(life));
+        (connection, data, over(cas, flags, self.exptime))
+    }
+
+    /// The answer when that was done, or not because something happened to the key meanwhile.
+    pub(super) fn acquired(&self, stored: Option<Answer>, life: Duration) -> Option<Acquired> {
+        let (connection, cas) = (self.version.0, stored_as(stored)?);
+        let lease = Token { connection, cas, until: end_after(life) }.lease();
+        Some(Acquired::Granted { lease, kept: Some(self.item.data().clone()) })
+    }
+}
+
+/// How to store over the item with this number, and over no other.
+fn over(cas: u64, flags: u32, exptime: Exptime) -> SetOptions {
+    let mut options = SetOptions::default();
+    (options.client_flags, options.exptime) = (flags, exptime);
+    (options.compare_cas, options.cas) = (Some(cas), true);
+    options
+}
+
+/// The number of what was stored; `None` if something happened to the key, or the connection, meanwhile.
+fn stored_as(stored: Option<Answer>) -> Option<u64> {
+    stored.filter(|answer| answer.reply.status == Status::Header)?.reply.cas
+}
+
+/// How to look at a key of which a lease of this life is wanted.
+pub(super) fn look(life: Duration) -> GetOptions {
+    let mut options = GetOptions::default();
+    (options.value, options.client_flags, options.cas, options.ttl) = (true, true, true, true);
+    options.vivify = Some(end_of_stub(life));
+    options
+}
+
 impl Shared {
     pub(super) async fn acquire(&self, key: &str, seen: Option<&Bytes>, life: Duration) -> Result<Acquired> {
-        const OPERATION: &str = "acquire";
         check_life(life)?;
-        let full = self.full(key);
+        let (full, options) = (self.full(key), look(life));
         let full = full.as_bytes();
-        let ends = end_of_stub(life);
         for _ in 0..TRIES {
-            let mut options = GetOptions::default();
-            (options.value, options.client_flags, options.cas, options.ttl) = (true, true, true, true);
-            options.vivify = Some(ends);
-            let answer =
-                self.client.meta_get(full, options).await.map_err(|error| convert(OPERATION, error))?;
-            let Answer { reply, connection, .. } = answer;
-            if reply.status != Status::Value {
-                // A server that cannot make a stub.
-                return Err(Error::new(ErrorKind::Full, "the server has no room for a lease")
-                    .with_backend(NAME)
-                    .with_operation(OPERATION)
-                    .with_hint("give it more memory (-m), or let it evict (no -M)"));
-            }
-            let Some(cas) = reply.cas else {
-                return Err(Error::new(ErrorKind::Unsupported, "the server numbers no changes")
-                    .with_backend(NAME)
-                    .with_operation(OPERATION)
-                    .with_hint("start it without -C"));
-            };
-            let found = Item::new(reply.client_flags, reply.value.clone().unwrap_or_default());
-            if found.is_stub() {
-                if reply.won {
-                    let token = Token { connection, cas, until: 0 };
-                    return Ok(Acquired::Granted { lease: token.lease(), kept: None });
-                }
-                if reply.already_won && !reply.stale {
-                    return Ok(Acquired::Busy { kept: None });
-                }
-                // An empty value of another client; or a stub that another one has marked stale, and its lease is void.
-                self.drop_exactly(full, cas, connection).await?;
-                continue;
-            }
-            if found.is_renewed() && !reply.stale {
-                return Ok(Acquired::Busy { kept: None });
-            }
-            let value = match (reply.stale, self.visible(full, found.clone())) {
-                (false, value) => value,
-                (true, _) => None,
-            };
-            match (value, seen) {
-                (Some(value), Some(seen)) if value == *seen => {
-                    if let Some(acquired) =
-                        self.lease_over(full, &found, &reply, cas, connection, life).await?
-                    {
+            let answer = self.client.meta_get(full, options).await;
+            match self.looked(full, answer, seen)? {
+                Look::Done(acquired) => return Ok(acquired),
+                Look::Seen(value) => {
+                    let (connection, data, options) = value.leased(life);
+                    let stored = self.client.meta_set_over(connection, full, &data, options).await;
+                    let stored = stored.map_err(|error| convert(ACQUIRE, error))?;
+                    if let Some(acquired) = value.acquired(stored, life) {
                         return Ok(acquired);
                     }
                 }
-                (Some(value), _) => return Ok(Acquired::Present { value }),
-                // Not to be read any more.
-                (None, _) => self.drop_exactly(full, cas, connection).await?,
+                Look::Spent(version) => self.drop_exactly(full, version).await?,
             }
         }
         Ok(Acquired::Busy { kept: None })
     }
 
-    /// Takes a lease over a value that stays readable; `None` if something happened to it meanwhile.
-    async fn lease_over(
+    /// Draws the conclusions from the answer to [`look`].
+    pub(super) fn looked(
         &self,
         full: &[u8],
-        found: &Item,
-        reply: &MetaReply,
-        cas: u64,
-        connection: ConnectionId,
-        life: Duration,
-    ) -> Result<Option<Acquired>> {
-        let now = unix_time();
-        let kept = Some(found.data().clone());
-        if found.leased_until.is_some_and(|until| u128::from(until) > now.as_millis()) {
-            return Ok(Some(Acquired::Busy { kept }));
+        answer: cache_kit_memcached::Result<Answer>,
+        seen: Option<&Bytes>,
+    ) -> Result<Look> {
+        let Answer { reply, connection, .. } = answer.map_err(|error| convert(ACQUIRE, error))?;
+        if reply.status != Status::Value {
+            // A server that cannot make a stub.
+            return Err(Error::new(ErrorKind::Full, "the server has no room for a lease")
+                .with_backend(NAME)
+                .with_operation(ACQUIRE)
+                .with_hint("give it more memory (-m), or let it evict (no -M)"));
         }
-        let leased = found.leased(unix_end(life));
-        let cas = self.store_over(full, (connection, cas), leased, what_is_left(reply)).await;
-        Ok(cas.map_err(|error| convert("acquire", error))?.map(|cas| {
-            let lease = Token { connection, cas, until: end_after(life) }.lease();
-            Acquired::Granted { lease, kept }
-        }))
+        let Some(cas) = reply.cas else {
+            return Err(Error::new(ErrorKind::Unsupported, "the server numbers no changes")
+                .with_backend(NAME)
+                .with_operation(ACQUIRE)
+                .with_hint("start it without -C"));
+        };
+        let version = (connection, cas);
+        let item = Item::new(reply.client_flags, reply.value.clone().unwrap_or_default());
+        if item.is_stub() {
+            if reply.won {
+                let token = Token { connection, cas, until: 0 };
+                return Ok(Look::Done(Acquired::Granted { lease: token.lease(), kept: None }));
+            }
+            if reply.already_won && !reply.stale {
+                return Ok(Look::Done(Acquired::Busy { kept: None }));
+            }
+            // An empty value of another client; or a stub that another one has marked stale, and its lease is void.
+            return Ok(Look::Spent(version));
+        }
+        if item.is_renewed() && !reply.stale {
+            return Ok(Look::Done(Acquired::Busy { kept: None }));
+        }
+        let value = if reply.stale { None } else { self.visible(full, item.clone()) };
+        Ok(match (value, seen) {
+            (Some(value), Some(seen)) if value == *seen => {
+                if item.leased_until.is_some_and(|until| u128::from(until) > unix_time().as_millis()) {
+                    return Ok(Look::Done(Acquired::Busy { kept: Some(value) }));
+                }
+                Look::Seen(SeenValue { version, item, exptime: what_is_left(&reply) })
+            }
+            (Some(value), _) => Look::Done(Acquired::Present { value }),
+            (None, _) => Look::Spent(version),
+        })
     }
 
     /// Stores flags and data over a number that came over this connection; the new number, or `None` if something
@@ -165,25 +211,20 @@ impl Shared {
     async fn store_over(
         &self,
         full: &[u8],
-        (connection, cas): (ConnectionId, u64),
+        (connection, cas): Version,
         (flags, data): (u32, Vec<u8>),
         exptime: Exptime,
     ) -> cache_kit_memcached::Result<Option<u64>> {
-        let mut options = SetOptions::default();
-        (options.client_flags, options.exptime) = (flags, exptime);
-        (options.compare_cas, options.cas) = (Some(cas), true);
-        Ok(match self.client.meta_set_over(connection, full, &data, options).await? {
-            Some(Answer { reply: MetaReply { status: Status::Header, cas, .. }, .. }) => cas,
-            _ => None,
-        })
+        let options = over(cas, flags, exptime);
+        Ok(stored_as(self.client.meta_set_over(connection, full, &data, options).await?))
     }
 
     /// Removes what was found, unless something else happened to it first, so that the next look makes a stub.
-    async fn drop_exactly(&self, full: &[u8], cas: u64, connection: ConnectionId) -> Result<()> {
+    pub(super) async fn drop_exactly(&self, full: &[u8], (connection, cas): Version) -> Result<()> {
         let mut options = DeleteOptions::default();
         options.compare_cas = Some(cas);
         let dropped = self.client.meta_delete_over(connection, full, options).await;
-        dropped.map(|_| ()).map_err(|error| convert("acquire", error))
+        dropped.map(|_| ()).map_err(|error| convert(ACQUIRE, error))
     }
 
     pub(super) async fn fill(
@@ -193,21 +234,9 @@ impl Shared {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<Filled> {
-        let token = Token::of(lease);
-        let mut options = SetOptions::default();
-        (options.client_flags, options.exptime) = (item::flags_now(), expiry(ttl)?);
-        if token.is_over() {
-            return Ok(Filled::Refused);
-        }
-        options.compare_cas = Some(token.cas);
+        let Some((connection, options)) = filling(lease, ttl)? else { return Ok(Filled::Refused) };
         let full = self.full(key);
-        let stored = self.client.meta_set_over(token.connection, full.as_bytes(), value, options).await;
-        match stored.map_err(|error| convert("fill", error))?.map(|answer| answer.reply.status) {
-            Some(Status::Header) => Ok(Filled::Stored),
-            // The connection is gone, and with it the proof that nothing happened.
-            None | Some(Status::NotFound | Status::Exists | Status::NotStored) => Ok(Filled::Refused),
-            Some(_) => Err(unexpected("fill")),
-        }
+        filled(self.client.meta_set_over(connection, full.as_bytes(), value, options).await)
     }
 
     pub(super) async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
@@ -275,6 +304,25 @@ impl Shared {
         (options.client_flags, options.exptime) = (kept.flags, what_is_left(&reply));
         options.compare_cas = Some(token.cas);
         self.client.meta_set_over(token.connection, full, kept.data(), options).await.map(|_| ())
+    }
+}
+
+/// Over which connection a value is stored under a lease, and how; `None` if the lease is over.
+pub(super) fn filling(lease: &Lease, ttl: Option<Duration>) -> Result<Option<(ConnectionId, SetOptions)>> {
+    let token = Token::of(lease);
+    let mut options = SetOptions::default();
+    (options.client_flags, options.exptime) = (item::flags_now(), expiry(ttl)?);
+    options.compare_cas = Some(token.cas);
+    Ok((!token.is_over()).then_some((token.connection, options)))
+}
+
+/// Whether the value was stored.
+pub(super) fn filled(stored: cache_kit_memcached::Result<Option<Answer>>) -> Result<Filled> {
+    match stored.map_err(|error| convert("fill", error))?.map(|answer| answer.reply.status) {
+        Some(Status::Header) => Ok(Filled::Stored),
+        // The connection is gone, and with it the proof that nothing happened.
+        None | Some(Status::NotFound | Status::Exists | Status::NotStored) => Ok(Filled::Refused),
+        Some(_) => Err(unexpected("fill")),
     }
 }
 

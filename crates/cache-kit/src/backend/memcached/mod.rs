@@ -4,6 +4,7 @@ mod config;
 mod error;
 mod fence;
 mod item;
+mod many;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -292,25 +293,26 @@ impl CacheBackend for MemcachedBackend {
     }
 
     async fn acquire_many(&self, claims: &[Claim<'_>], life: Duration) -> Result<Vec<Result<Acquired>>> {
-        let claims = claims.iter().map(|claim| self.shared.acquire(claim.key, claim.seen, life));
-        Ok(join_all(claims).await)
+        Releases::resume(&self.shared);
+        Ok(self.shared.acquire_many(claims, life).await)
     }
 
     async fn fill_many(&self, fills: &[Fill<'_>]) -> Result<Vec<Result<Filled>>> {
-        let fills = fills.iter().map(|fill| self.shared.fill(fill.key, fill.lease, &fill.value, fill.ttl));
-        Ok(join_all(fills).await)
+        Ok(self.shared.fill_many(fills).await)
     }
 
     fn shards(&self) -> usize {
-        1
+        self.shared.client.servers()
     }
 
-    fn shard_of(&self, _key: &str) -> usize {
-        0
+    fn shard_of(&self, key: &str) -> usize {
+        self.shared.server_of(key)
     }
 
-    fn shard_key(&self, _shard: usize, name: &str) -> String {
-        name.to_owned()
+    /// As [`CacheBackend::shard_key`] says, but for a server whose weight is too small for any key (below a fortieth of
+    /// the average): nothing is ever asked of it, and the key belongs to another.
+    fn shard_key(&self, shard: usize, name: &str) -> String {
+        self.shared.key_of_server(shard, name)
     }
 
     async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {
