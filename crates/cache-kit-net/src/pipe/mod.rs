@@ -183,7 +183,8 @@ impl<P: Protocol> Pipe<P> {
     }
 
     /// Sends many requests together and waits for all of their answers, which come in the order of the requests. They
-    /// leave in one write as far as the bounds on what is queued allow; those beyond follow as soon as there is room.
+    /// leave in one write, up to a thousand of them and as far as the bounds on what is queued allow; those beyond follow
+    /// as soon as there is room.
     ///
     /// `encode` is that of [`call`](Self::call), and is called for each number below `count`, in order. Each call has an
     /// answer or an error of its own.

@@ -14,6 +14,9 @@ use crate::permit::Permit;
 use crate::stream::Direct;
 use crate::watchdog::{self, Overdue};
 
+/// So many calls are added under one lock, at most: others wait for it.
+const TOGETHER: usize = 1_024;
+
 /// What a caller gets: its answer, and what it had expected, for whom it finds no more.
 pub(super) type Answer<P> = Result<(<P as Protocol>::Reply, <P as Protocol>::Expect), CallError>;
 
@@ -117,8 +120,8 @@ impl<P: Protocol> Queue<P> {
         self.push_all(|opaque, out| Some(make.take()?(opaque, out)))
     }
 
-    /// Adds calls until there is no other, or no more room; the first in any case. On an idle connection their requests
-    /// are written here and now, together.
+    /// Adds calls until there is no other, or no more room, or [`TOGETHER`] are added; the first in any case. On an idle
+    /// connection their requests are written here and now, together.
     pub(super) fn push_all(
         &self,
         mut make: impl FnMut(u32, &mut Vec<u8>) -> Option<Slot<P>>,
@@ -130,7 +133,8 @@ impl<P: Protocol> Queue<P> {
         let State { out, slots, next_opaque, direct, sleeping, .. } = &mut *state;
         let was_idle = slots.is_empty();
         let may_write = was_idle && out.is_empty() && sleeping.is_some();
-        while let Some(slot) = make(*next_opaque, out) {
+        for _ in 0..TOGETHER {
+            let Some(slot) = make(*next_opaque, out) else { break };
             *next_opaque = next_opaque.wrapping_add(1);
             slots.push_back(slot);
             if slots.len() >= self.limits.calls || out.len() >= self.limits.bytes {
@@ -323,5 +327,7 @@ mod tests {
 
         let queue = Queue::new(limits, None, None);
         assert_eq!(add(&queue, 1_000), 400, "as many bytes as are allowed");
+        let queue = Queue::new(PipeLimits::default(), None, None);
+        assert_eq!(add(&queue, 5_000), TOGETHER, "others have their turn");
     }
 }
