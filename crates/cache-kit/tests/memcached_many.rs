@@ -218,24 +218,18 @@ async fn a_dead_server_fails_its_own_keys_only() {
 }
 
 /// Answers are held back until the servers have carried out all that is to arrive in one exchange: by then it was sent
-/// without waiting for any of them. Then they are let through, and those of the next exchange are held.
-async fn in_exchanges<T: Send>(
+/// without waiting for any of them.
+async fn in_one_exchange<T: Send>(
     proxies: &[FaultProxy],
     call: impl Future<Output = T> + Send,
-    exchanges: &[&(dyn Fn() -> bool + Sync)],
+    has_arrived: impl Fn() -> bool + Sync,
 ) -> T {
-    let stall = || proxies.iter().for_each(|proxy| proxy.set(Direction::ToClient, Fault::Stall));
-    stall();
-    let arrivals = async {
-        for (number, has_arrived) in exchanges.iter().enumerate() {
-            if number > 0 {
-                stall();
-            }
-            until("all of an exchange arrives", LIMIT, async || has_arrived()).await;
-        }
+    proxies.iter().for_each(|proxy| proxy.set(Direction::ToClient, Fault::Stall));
+    let arrival = async {
+        until("all of it arrives", LIMIT, async || has_arrived()).await;
         proxies.iter().for_each(FaultProxy::clear);
     };
-    bounded(futures_util::future::join(call, arrivals)).await.0
+    bounded(futures_util::future::join(call, arrival)).await.0
 }
 
 #[tokio::test]
@@ -250,7 +244,7 @@ async fn all_keys_of_a_server_go_in_one_exchange_over_one_connection() {
 
         let (looks, claims) = (stat("cmd_get"), claims(&keys));
         let call = backend.acquire_many(&claims, LIFE);
-        let acquired = in_exchanges(&proxies, call, &[&|| stat("cmd_get") - looks == 300]).await.unwrap();
+        let acquired = in_one_exchange(&proxies, call, || stat("cmd_get") - looks == 300).await.unwrap();
         let leases: Vec<Lease> = acquired.iter().map(granted).collect();
 
         let changes = stat("cmd_set");
@@ -258,15 +252,14 @@ async fn all_keys_of_a_server_go_in_one_exchange_over_one_connection() {
         let fills: Vec<Fill<'_>> =
             fills.map(|(key, lease)| Fill { key, lease, value: Bytes::from("old"), ttl: None }).collect();
         let call = backend.fill_many(&fills);
-        let filled = in_exchanges(&proxies, call, &[&|| stat("cmd_set") - changes == 300]).await.unwrap();
+        let filled = in_one_exchange(&proxies, call, || stat("cmd_set") - changes == 300).await.unwrap();
         assert!(filled.iter().all(|answer| matches!(answer, Ok(Filled::Stored))));
 
-        // What was seen is leased in a second one.
+        // What was seen is leased by a second one, with as many requests as it takes and no more.
         let (old, looks, changes) = (Bytes::from("old"), stat("cmd_get"), stat("cmd_set"));
         let seen: Vec<Claim<'_>> = keys.iter().map(|key| Claim { key, seen: Some(&old) }).collect();
-        let (looked, leased) = (|| stat("cmd_get") - looks == 300, || stat("cmd_set") - changes == 300);
         let call = backend.acquire_many(&seen, LIFE);
-        let acquired = in_exchanges(&proxies, call, &[&looked, &leased]).await.unwrap();
+        let acquired = in_one_exchange(&proxies, call, || stat("cmd_get") - looks == 300).await.unwrap();
         assert_eq!(acquired.iter().map(granted).count(), 300);
         assert_eq!((stat("cmd_get") - looks, stat("cmd_set") - changes), (300, 300));
 
@@ -380,4 +373,42 @@ fn a_server_without_keys_has_a_key_of_its_own_all_the_same() {
     let single = MemcachedBackend::new(config(vec!["a:1".to_owned()])).unwrap();
     assert_eq!((single.shards(), single.shard_of("x")), (1, 0));
     assert!(single.shard_key(0, "stamp").starts_with("stamp"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_between_the_exchanges_is_looked_at_again() {
+    let server = MemcachedServer::start();
+    let proxy = [FaultProxy::start(server.addr())];
+    let (backend, other) = (backend(vec![proxy[0].addr()]), backend(vec![server.addr()]));
+    let keys: Vec<String> = (0..60).map(|n| format!("key:{n}")).collect();
+    let (old, new) = (Bytes::from("old"), Bytes::from("new"));
+    for key in &keys {
+        other.set(key, old.clone(), None).await.unwrap();
+    }
+    backend.connect().await.unwrap();
+    let looks = server.stat("cmd_get");
+    proxy[0].set(Direction::ToClient, Fault::Stall);
+    let claims: Vec<Claim<'_>> = keys.iter().map(|key| Claim { key, seen: Some(&old) }).collect();
+    let change = async {
+        until("all of them are seen", LIMIT, async || server.stat("cmd_get") - looks == 60).await;
+        for (n, key) in keys.iter().enumerate() {
+            match n % 4 {
+                0 => other.set(key, new.clone(), None).await.unwrap(),
+                1 => other.delete(key).await.unwrap(),
+                2 => drop(other.acquire(key, Some(&old), LIFE).await.unwrap()),
+                _ => {}
+            }
+        }
+        proxy[0].clear();
+    };
+    let (answers, ()) = bounded(futures_util::future::join(acquire(&backend, &claims), change)).await;
+    for (n, answer) in answers.iter().enumerate() {
+        let answer = answer.as_ref().unwrap();
+        match n % 4 {
+            0 => assert_eq!(*answer, Acquired::Present { value: new.clone() }),
+            1 => assert!(matches!(answer, Acquired::Granted { kept: None, .. }), "{n}: {answer:?}"),
+            2 => assert_eq!(*answer, Acquired::Busy { kept: Some(old.clone()) }),
+            _ => assert!(matches!(answer, Acquired::Granted { kept: Some(_), .. }), "{n}: {answer:?}"),
+        }
+    }
 }
