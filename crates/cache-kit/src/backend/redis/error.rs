@@ -51,6 +51,11 @@ pub(super) fn is_no_script(error: &RedisError) -> bool {
     matches!(error.kind(), RedisKind::Server(ServerErrorKind::NoScript))
 }
 
+/// Whether a command was on keys that may not go together: a proxy in front of many servers says so.
+pub(super) fn is_cross_slot(error: &RedisError) -> bool {
+    matches!(error.kind(), RedisKind::Server(ServerErrorKind::CrossSlot))
+}
+
 /// Our error for one of the client library. The library's error becomes the source only where it cannot quote
 /// what was sent.
 pub(super) fn convert(operation: &'static str, error: RedisError) -> Error {

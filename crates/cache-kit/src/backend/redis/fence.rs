@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use redis::{Cmd, Value, cmd};
-use sha1::{Digest as _, Sha1};
+use redis::{RedisError, Value, cmd};
 
 use super::error::{convert, is_no_permission, is_no_script};
 use super::node::Answer;
-use super::stub::{self, ESCAPE_MARK, Held, STUB_MARK};
+use super::script::{ACQUIRE, FILL, Part, RELEASE, RENEW, Script};
+use super::stub::{self, Held};
 use super::topology::unexpected;
 use super::{LONGEST_MILLIS, Shared, bytes_of, ttl_millis};
-use crate::backend::{Acquired, Filled, Lease, check_life};
+use crate::backend::{Acquired, Filled, Lease, check_life, check_ttl};
 use crate::error::Result;
 
 /// How long a tombstone keeps late fills away, and so how long a load may take in this mode.
@@ -28,116 +28,6 @@ pub(super) const HOLD_OFF: Duration = Duration::from_secs(30);
 
 /// How long a fill may be on its way.
 const MARGIN: Duration = Duration::from_secs(1);
-
-/// A script and its hash.
-pub(super) struct Script {
-    pub(super) source: String,
-    pub(super) sha1: String,
-}
-
-impl Script {
-    /// With what all of them share: reading a stub apart, and storing another value with the life that is left.
-    fn new(source: &str) -> Self {
-        // The layout is that of `stub`; Lua counts from 1.
-        let parts = r"
-local function millis()
-  local now = redis.call('TIME')
-  return now[1] * 1000 + math.floor(now[2] / 1000)
-end
-local function read(key)
-  local stored = redis.pcall('GET', key)
-  if type(stored) ~= 'string' then return nil end
-  if string.sub(stored, 1, 16) ~= ARGV[1] then return { value = stored } end
-  local stub = { token = string.sub(stored, 17, 32), live = tonumber(string.sub(stored, 33, 48), 16) > millis() }
-  if string.sub(stored, 49, 49) == '1' then stub.value = string.sub(stored, 50) end
-  return stub
-end
-local function replace(key, value)
-  local left = redis.call('PTTL', key)
-  if left > 0 then redis.call('SET', key, value, 'PX', left) else redis.call('SET', key, value) end
-end
-local function plain(value)
-  if string.sub(value, 1, 16) == ARGV[2] then return string.sub(value, 17) end
-  return value
-end
-";
-        Self::plain(&format!("{parts}{source}"))
-    }
-
-    /// Without the parts that leases share.
-    pub(super) fn plain(source: &str) -> Self {
-        Self { source: source.to_owned(), sha1: hex(&sha1_of(source.as_bytes())) }
-    }
-}
-
-/// ARGV: stub mark, escape mark, token, life in ms, SHA-1 of what was seen or empty.
-/// Gives 1 and what is kept; 2 and what is kept, if busy; 3 and the value, if something else is there.
-static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local held = read(KEYS[1])
-local value = held and held.value
-if value and (ARGV[5] == '' or redis.sha1hex(plain(value)) ~= ARGV[5]) then return { 3, plain(value) } end
-if held and held.token and held.live then return { 2, value and plain(value) or false } end
-local head = ARGV[1] .. ARGV[3] .. string.format('%016x', millis() + ARGV[4])
-if not value then
-  redis.call('SET', KEYS[1], head .. '0', 'PX', ARGV[4])
-  return { 1, false }
-end
-replace(KEYS[1], head .. '1' .. value)
-return { 1, plain(value) }
-",
-    )
-});
-
-/// ARGV: stub mark, escape mark, token, value, life in ms or empty. Gives 1 if it was stored.
-static FILL: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local held = read(KEYS[1])
-if not (held and held.token == ARGV[3] and held.live) then return 0 end
-if ARGV[5] == '' then
-  redis.call('SET', KEYS[1], ARGV[4])
-else
-  redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
-end
-return 1
-",
-    )
-});
-
-/// ARGV: stub mark, escape mark, token.
-static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local held = read(KEYS[1])
-if not (held and held.token == ARGV[3]) then return 0 end
-if held.value then
-  replace(KEYS[1], held.value)
-else
-  redis.call('DEL', KEYS[1])
-end
-return 1
-",
-    )
-});
-
-/// ARGV: stub mark, escape mark, token, life in ms. Gives 1 if it was renewed.
-static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local held = read(KEYS[1])
-if not (held and held.token == ARGV[3] and held.live) then return 0 end
-local head = ARGV[1] .. ARGV[3] .. string.format('%016x', millis() + ARGV[4])
-if not held.value then
-  redis.call('SET', KEYS[1], head .. '0', 'PX', ARGV[4])
-  return 1
-end
-replace(KEYS[1], head .. '1' .. held.value)
-return 1
-",
-    )
-});
 
 /// What this server was found to be able to do.
 #[derive(Debug, Default)]
@@ -172,27 +62,20 @@ impl Shared {
         {
             return Ok(acquired);
         }
-        let seen = seen.map_or_else(String::new, |seen| hex(&sha1_of(seen)));
-        let call = |command: &mut Cmd| {
-            command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&token.to_be_bytes()[..]);
-            command.arg(life_millis(life)).arg(seen.as_str());
-        };
-        let answer = match self.eval("acquire", &ACQUIRE, key, call).await? {
-            Ok(answer) => answer,
-            Err(error) if is_no_permission(&error) => {
-                self.topology.mode().use_tombstones();
-                return self.acquire_by_tombstone(key).await;
-            }
-            Err(error) => return Err(convert("acquire", error)),
-        };
-        let Value::Array(mut parts) = answer else { return Err(unexpected("acquire")) };
-        let value = parts.pop().and_then(bytes_of);
-        match (parts.pop(), value) {
-            (Some(Value::Int(1)), kept) => Ok(Acquired::Granted { lease: Lease::new(token), kept }),
-            (Some(Value::Int(2)), kept) => Ok(Acquired::Busy { kept }),
-            (Some(Value::Int(3)), Some(value)) => Ok(Acquired::Present { value }),
-            _ => Err(unexpected("acquire")),
+        let claim = Part::claim(self.full(key), token, life_millis(life), seen);
+        match self.eval("acquire", &ACQUIRE, &claim).await? {
+            Ok(answer) => acquired(answer, token),
+            Err(error) => self.acquire_refused(key, error).await,
         }
+    }
+
+    /// What there is to say where the script was refused, which shows that scripts are forbidden.
+    pub(super) async fn acquire_refused(&self, key: &str, error: RedisError) -> Result<Acquired> {
+        if !is_no_permission(&error) {
+            return Err(convert("acquire", error));
+        }
+        self.topology.mode().use_tombstones();
+        self.acquire_by_tombstone(key).await
     }
 
     /// One exchange that answers a read and takes the lease; `None` if it takes a script to tell.
@@ -235,27 +118,23 @@ impl Shared {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<Filled> {
-        crate::backend::check_ttl(ttl)?;
+        check_ttl(ttl)?;
         let (value, millis) = (stub::escape(value), ttl.and_then(ttl_millis));
-        let stored = if self.topology.mode().uses_tombstones() {
-            // A load that took longer than tombstones stay may have been overtaken.
-            if outlasts_tombstones(lease, uptime()) {
-                return Ok(Filled::Refused);
-            }
-            let mut command = cmd("SET");
-            command.arg(self.full(key)).arg(&value[..]).arg("NX");
-            if let Some(millis) = millis {
-                command.arg("PX").arg(millis);
-            }
-            self.ask("fill", key, &command).await? != Value::Nil
-        } else {
-            let call = |command: &mut Cmd| {
-                command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&lease.token().to_be_bytes()[..]);
-                command.arg(&value[..]).arg(millis.map_or_else(String::new, |millis| millis.to_string()));
-            };
-            self.eval("fill", &FILL, key, call).await?.map_err(|error| convert("fill", error))?
-                == Value::Int(1)
-        };
+        if !self.topology.mode().uses_tombstones() {
+            let fill = Part::fill(self.full(key), lease, value, millis);
+            let answer = self.eval("fill", &FILL, &fill).await?;
+            return answer.map(|answer| filled(&answer)).map_err(|error| convert("fill", error));
+        }
+        // A load that took longer than tombstones stay may have been overtaken.
+        if outlasts_tombstones(lease, uptime()) {
+            return Ok(Filled::Refused);
+        }
+        let mut command = cmd("SET");
+        command.arg(self.full(key)).arg(&value[..]).arg("NX");
+        if let Some(millis) = millis {
+            command.arg("PX").arg(millis);
+        }
+        let stored = self.ask("fill", key, &command).await? != Value::Nil;
         Ok(if stored { Filled::Stored } else { Filled::Refused })
     }
 
@@ -266,11 +145,8 @@ impl Shared {
             let holds = matches!(self.acquire_by_tombstone(key).await?, Acquired::Granted { .. });
             return Ok(holds.then(|| lease.clone()));
         }
-        let call = |command: &mut Cmd| {
-            command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&lease.token().to_be_bytes()[..]);
-            command.arg(life_millis(life));
-        };
-        let answer = self.eval("renew", &RENEW, key, call).await?;
+        let lives_on = Part::lease(self.full(key), lease).with(life_millis(life).to_string());
+        let answer = self.eval("renew", &RENEW, &lives_on).await?;
         match answer.map_err(|error| convert("renew", error))? {
             Value::Int(1) => Ok(Some(lease.clone())),
             Value::Int(0) => Ok(None),
@@ -282,15 +158,13 @@ impl Shared {
         if self.topology.mode().uses_tombstones() {
             return Ok(());
         }
-        let call = |command: &mut Cmd| {
-            command.arg(&STUB_MARK[..]).arg(&ESCAPE_MARK[..]).arg(&lease.token().to_be_bytes()[..]);
-        };
-        self.eval("release", &RELEASE, key, call).await?.map_err(|error| convert("release", error))?;
+        let over = Part::lease(self.full(key), lease);
+        self.eval("release", &RELEASE, &over).await?.map_err(|error| convert("release", error))?;
         Ok(())
     }
 
     /// Without scripts nothing is taken: a fill stores if the key is absent, which a tombstone prevents.
-    async fn acquire_by_tombstone(&self, key: &str) -> Result<Acquired> {
+    pub(super) async fn acquire_by_tombstone(&self, key: &str) -> Result<Acquired> {
         let lease = Lease::new(uptime().as_millis());
         let mut command = cmd("GET");
         command.arg(self.full(key));
@@ -301,33 +175,40 @@ impl Shared {
         }
     }
 
-    /// Calls a script by its hash, and sends it where the server does not know it.
-    async fn eval(
-        &self,
-        operation: &'static str,
-        script: &Script,
-        key: &str,
-        args: impl Fn(&mut Cmd) + Send + Sync,
-    ) -> Result<Answer<Value>> {
-        let full = self.full(key);
-        let by = |how: &str, script: &str| {
-            let mut command = cmd(how);
-            command.arg(script).arg(1).arg(&*full);
-            args(&mut command);
-            command
-        };
-        let answer = self.topology.send(operation, &full, &by("EVALSHA", &script.sha1)).await?;
+    /// Calls a script for one key, by its hash, and sends it where the server does not know it.
+    async fn eval(&self, operation: &'static str, script: &Script, part: &Part<'_>) -> Result<Answer<Value>> {
+        let mut answer = self.topology.send(operation, part.key(), &script.by_hash(&[part])).await?;
+        if answer.as_ref().is_err_and(is_no_script) {
+            answer = self.topology.send(operation, part.key(), &script.by_source(&[part])).await?;
+        }
         match answer {
-            Err(error) if is_no_script(&error) => {
-                self.topology.send(operation, &full, &by("EVAL", &script.source)).await
-            }
-            answer => Ok(answer),
+            // A list of one.
+            Ok(Value::Array(mut answers)) => answers.pop().map(Ok).ok_or_else(|| unexpected(operation)),
+            Ok(_) => Err(unexpected(operation)),
+            Err(error) => Ok(Err(error)),
         }
     }
 }
 
+/// What [`ACQUIRE`] says of a key.
+pub(super) fn acquired(answer: Value, token: u128) -> Result<Acquired> {
+    let Value::Array(mut parts) = answer else { return Err(unexpected("acquire")) };
+    let value = parts.pop().and_then(bytes_of);
+    match (parts.pop(), value) {
+        (Some(Value::Int(1)), kept) => Ok(Acquired::Granted { lease: Lease::new(token), kept }),
+        (Some(Value::Int(2)), kept) => Ok(Acquired::Busy { kept }),
+        (Some(Value::Int(3)), Some(value)) => Ok(Acquired::Present { value }),
+        _ => Err(unexpected("acquire")),
+    }
+}
+
+/// What [`FILL`] says of a key.
+pub(super) fn filled(answer: &Value) -> Filled {
+    if *answer == Value::Int(1) { Filled::Stored } else { Filled::Refused }
+}
+
 /// The life of a lease for a script, which counts its end.
-fn life_millis(life: Duration) -> i64 {
+pub(super) fn life_millis(life: Duration) -> i64 {
     ttl_millis(life).unwrap_or(LONGEST_MILLIS)
 }
 
@@ -344,20 +225,12 @@ fn uptime() -> Duration {
 }
 
 /// A token that repeats with no other, whatever restarts: random, from the system.
-fn token() -> u128 {
+pub(super) fn token() -> u128 {
     use std::hash::{BuildHasher, RandomState};
     // Keys of `RandomState` come from the system's randomness, and differ for each one made; the hash of a
     // counter under two of them is as random as they are.
     let half = || u128::from(RandomState::new().hash_one(fastrand::u64(..)));
     (half() << 64) | half()
-}
-
-fn sha1_of(bytes: &[u8]) -> [u8; 20] {
-    Sha1::digest(bytes).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

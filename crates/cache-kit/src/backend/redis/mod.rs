@@ -13,9 +13,12 @@ mod fence;
 mod greeting;
 mod line;
 mod lively;
+mod many;
 mod node;
 mod scan;
+mod script;
 mod settings;
+mod shards;
 mod stub;
 mod topology;
 mod tracking;
@@ -28,7 +31,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::join_all;
 use redis::{Cmd, Value, cmd};
 
 pub use builder::RedisBuilder;
@@ -374,26 +376,24 @@ impl CacheBackend for RedisBackend {
     }
 
     async fn acquire_many(&self, claims: &[Claim<'_>], life: Duration) -> Result<Vec<Result<Acquired>>> {
-        let claims = claims.iter().map(|claim| self.shared.acquire(claim.key, claim.seen, life));
-        Ok(join_all(claims).await)
+        Releases::resume(&self.shared);
+        self.shared.acquire_many(claims, life).await
     }
 
     async fn fill_many(&self, fills: &[Fill<'_>]) -> Result<Vec<Result<Filled>>> {
-        let fills =
-            fills.iter().map(|fill| self.shared.fill(fill.key, fill.lease, fill.value.clone(), fill.ttl));
-        Ok(join_all(fills).await)
+        self.shared.fill_many(fills).await
     }
 
     fn shards(&self) -> usize {
-        1
+        self.shared.shards()
     }
 
-    fn shard_of(&self, _key: &str) -> usize {
-        0
+    fn shard_of(&self, key: &str) -> usize {
+        self.shared.shard_of(key)
     }
 
-    fn shard_key(&self, _shard: usize, name: &str) -> String {
-        name.to_owned()
+    fn shard_key(&self, shard: usize, name: &str) -> String {
+        self.shared.shard_key(shard, name)
     }
 
     async fn renew(&self, key: &str, lease: &Lease, life: Duration) -> Result<Option<Lease>> {

@@ -21,6 +21,8 @@ use self::cluster::Cluster;
 pub(super) use self::cluster::{MAX_REDIRECTIONS, let_them_agree, lost_in_redirections};
 use self::replicas::Replicas;
 pub(super) use self::sentinels::{Sentinels, Witness};
+pub(super) use self::slots::SLOTS;
+use self::slots::slot_of;
 use super::error::{convert, is_read_only};
 use super::fence::Mode;
 use super::greeting::ServerMode;
@@ -128,7 +130,7 @@ impl Topology {
     }
 
     /// Whether the servers are a cluster; who does not know yet has to connect.
-    async fn is_cluster(&self, operation: &'static str, deadline: Instant) -> Result<bool> {
+    pub(super) async fn is_cluster(&self, operation: &'static str, deadline: Instant) -> Result<bool> {
         if self.common.shape.get() == Shape::UNKNOWN {
             self.primary.reach(operation, deadline).await?;
         }
@@ -192,14 +194,50 @@ impl Topology {
         if self.is_cluster(operation, deadline).await? {
             return self.cluster.send(operation, deadline, key.as_bytes(), command).await;
         }
-        let answer = self.primary.send(operation, deadline, command).await?;
+        self.send_to_primary(operation, deadline, command, 1).await
+    }
+
+    /// Sends one command on so many keys to the primary that has them all.
+    async fn send_to_primary(
+        &self,
+        operation: &'static str,
+        deadline: Instant,
+        command: &Cmd,
+        keys: usize,
+    ) -> Result<Answer<Value>> {
+        let answer = self.primary.send_for(operation, deadline, command, keys).await?;
         match &answer {
             // It has become a replica and has done nothing: whoever is found now in its place may be the primary.
             Err(error) if is_read_only(error) && self.primary.drop_all() => {
-                self.primary.send(operation, deadline, command).await
+                self.primary.send_for(operation, deadline, command, keys).await
             }
             _ => Ok(answer),
         }
+    }
+
+    /// Sends commands side by side, each with the number of keys that it is on; in a cluster, those for one node in one
+    /// exchange.
+    ///
+    /// # Errors
+    /// When not even one could be sent. An error of one server is the error of its own commands alone.
+    pub(super) async fn send_side_by_side(
+        &self,
+        operation: &'static str,
+        deadline: Instant,
+        calls: Vec<(Keyed, usize)>,
+    ) -> Result<Vec<Result<Answer<Value>>>> {
+        if self.is_cluster(operation, deadline).await? {
+            let commands = calls.into_iter().map(|(keyed, _)| keyed).collect();
+            return self.cluster.send_each(operation, deadline, commands, false).await;
+        }
+        let sent =
+            calls.iter().map(|(call, keys)| self.send_to_primary(operation, deadline, &call.command, *keys));
+        Ok(join_all(sent).await)
+    }
+
+    /// The slot of a key on the server, where the servers are known to be a cluster.
+    pub(super) fn slot(&self, key: &[u8]) -> Option<u16> {
+        self.keys_may_move().then(|| slot_of(key))
     }
 
     /// Sends a command that is about no key, to any primary.

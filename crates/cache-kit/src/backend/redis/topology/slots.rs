@@ -9,7 +9,7 @@ use redis::Value;
 use super::redirect::node_address;
 
 /// How many there are.
-pub(super) const SLOTS: u16 = 16_384;
+pub(in super::super) const SLOTS: u16 = 16_384;
 
 /// The slot of a key.
 pub(super) fn slot_of(key: &[u8]) -> u16 {

@@ -14,8 +14,9 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::super::error::{convert, is_no_script, is_wrong_type};
-use super::super::fence::{Mode, Script};
+use super::super::fence::Mode;
 use super::super::node::{Answer, Node, Tracking};
+use super::super::script::Script;
 use super::super::stub::STUB_MARK;
 use super::super::topology::{MAX_REDIRECTIONS, let_them_agree, lost_in_redirections};
 use super::super::{NAME, RedisBackend, found};
