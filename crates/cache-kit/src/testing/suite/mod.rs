@@ -5,6 +5,7 @@
 mod bulk;
 mod fence;
 mod lifetime;
+mod many;
 mod renew;
 mod robust;
 mod value;
@@ -12,6 +13,7 @@ mod value;
 pub use bulk::*;
 pub use fence::*;
 pub use lifetime::*;
+pub use many::*;
 pub use renew::*;
 pub use robust::*;
 pub use value::*;
@@ -81,6 +83,14 @@ macro_rules! backend_suite {
             a_value_that_was_seen_stays_until_it_is_filled
             a_second_caller_is_told_busy
             an_older_lease_does_not_fill_a_newer_one
+            without_a_fence_nothing_is_acquired_or_filled_at_once
+            claims_made_at_once_are_answered_in_order_each_as_if_alone
+            of_two_claims_of_one_key_at_most_one_is_granted
+            of_no_keys_there_are_no_answers
+            fills_made_at_once_have_their_own_lives_and_refusals
+            a_delete_refuses_its_own_key_of_many
+            hundreds_of_keys_are_leased_and_filled_at_once
+            each_part_has_keys_of_its_own
             without_a_fence_nothing_is_renewed
             a_renewed_lease_outlives_its_first_life
             a_renewed_lease_ends_with_its_new_life
