@@ -242,17 +242,28 @@ async fn keys_all_over_a_cluster_are_leased_and_filled_at_once() {
     let shares = shares(&cluster, &keys);
     assert!(shares.iter().all(|share| *share > 50), "{shares:?}");
     let held = leases(&backend, &keys).await;
+    for (node, share) in cluster.nodes().iter().zip(&shares) {
+        assert_eq!(
+            (calls(node, "set"), calls(node, "evalsha")),
+            (*share, 0),
+            "without a script where none is needed"
+        );
+    }
     all_are(fill(&backend, &keys, &held).await, Filled::Stored);
     for (node, share) in cluster.nodes().iter().zip(&shares) {
-        assert_eq!(calls(node, "evalsha"), 2 * share);
+        assert_eq!(calls(node, "evalsha"), *share);
         assert_eq!(calls(node, "eval"), 0);
         assert_eq!(node.command("DBSIZE"), share.to_string());
     }
     assert_filled(&backend, &keys).await;
-    // Nodes that have forgotten the scripts, and one that was given a slot.
+    // Nodes that have forgotten the scripts, keys of another type, and a node that was given a slot.
     for node in cluster.nodes() {
         node.command("FLUSHALL");
         node.command("SCRIPT FLUSH");
+    }
+    for key in &keys[..10] {
+        let node = &cluster.nodes()[cluster.primary_of(cluster.slot(key))];
+        assert_eq!(node.command(&format!("LPUSH {key} element")), "1");
     }
     let slot = cluster.slot("{tag}");
     cluster.move_slot(slot, (cluster.primary_of(slot) + 1) % 3);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use redis::{RedisError, Value, cmd};
+use redis::{Cmd, RedisError, Value, cmd};
 
 use super::error::{convert, is_no_permission, is_no_script};
 use super::node::Answer;
@@ -43,6 +43,11 @@ impl Mode {
         self.tombstones.load(Ordering::Relaxed)
     }
 
+    /// Whether an absent key is leased without a script.
+    pub(super) fn leases_by_set(&self) -> bool {
+        !self.no_set_get.load(Ordering::Relaxed)
+    }
+
     /// Found once, it holds: from here on all fills go by tombstones.
     pub(super) fn use_tombstones(&self) {
         self.tombstones.store(true, Ordering::Relaxed);
@@ -57,7 +62,7 @@ impl Shared {
         }
         let token = token();
         if seen.is_none()
-            && !self.topology.mode().no_set_get.load(Ordering::Relaxed)
+            && self.topology.mode().leases_by_set()
             && let Some(acquired) = self.acquire_absent(key, token, life).await?
         {
             return Ok(acquired);
@@ -80,17 +85,14 @@ impl Shared {
 
     /// One exchange that answers a read and takes the lease; `None` if it takes a script to tell.
     async fn acquire_absent(&self, key: &str, token: u128, life: Duration) -> Result<Option<Acquired>> {
-        // By this process's clock: the stub goes with its own expiry, and only stubs that keep a value are judged
-        // by the time that they name.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let end = u64::try_from(now.saturating_add(life).as_millis()).unwrap_or(u64::MAX);
-        let end = end.saturating_add(60_000);
-        let mut command = cmd("SET");
-        command.arg(self.full(key)).arg(stub::stub(token, end)).arg("NX").arg("GET");
-        if let Some(millis) = ttl_millis(life) {
-            command.arg("PX").arg(millis);
-        }
-        match self.topology.send("acquire", &self.full(key), &command).await? {
+        let full = self.full(key);
+        let answer = self.topology.send("acquire", &full, &lease_if_absent(&full, token, life)).await?;
+        self.acquired_absent(answer, token)
+    }
+
+    /// What [`lease_if_absent`] answers; `None` if it takes a script to tell.
+    pub(super) fn acquired_absent(&self, answer: Answer<Value>, token: u128) -> Result<Option<Acquired>> {
+        match answer {
             Ok(Value::Nil) => Ok(Some(Acquired::Granted { lease: Lease::new(token), kept: None })),
             Ok(stored) => match bytes_of(stored).map(stub::parse) {
                 Some(Held::Value(value)) => Ok(Some(Acquired::Present { value })),
@@ -188,6 +190,21 @@ impl Shared {
             Err(error) => Ok(Err(error)),
         }
     }
+}
+
+/// Reads a key on the server, and leases it if it is absent.
+pub(super) fn lease_if_absent(full: &str, token: u128, life: Duration) -> Cmd {
+    // By this process's clock: the stub goes with its own expiry, and only stubs that keep a value are judged
+    // by the time that they name.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let end = u64::try_from(now.saturating_add(life).as_millis()).unwrap_or(u64::MAX);
+    let end = end.saturating_add(60_000);
+    let mut command = cmd("SET");
+    command.arg(full).arg(stub::stub(token, end)).arg("NX").arg("GET");
+    if let Some(millis) = ttl_millis(life) {
+        command.arg("PX").arg(millis);
+    }
+    command
 }
 
 /// What [`ACQUIRE`] says of a key.

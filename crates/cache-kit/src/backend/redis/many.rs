@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use redis::{RedisError, Value};
 
 use super::error::{convert, is_cross_slot, is_no_permission, is_no_script};
-use super::fence::{acquired, filled, life_millis, token};
+use super::fence::{acquired, filled, lease_if_absent, life_millis, token};
 use super::node::Answer;
 use super::script::{ACQUIRE, FILL, Part, Script};
 use super::topology::{Keyed, unexpected};
@@ -42,20 +42,51 @@ impl Shared {
             return Ok(join_all(claims).await);
         }
         let tokens: Vec<u128> = claims.iter().map(|_| token()).collect();
-        let part = |(at, token): (usize, &u128)| {
-            let claim = &claims[at];
-            // What was seen comes back.
-            let answer = claim.seen.map_or(0, Bytes::len);
-            (Part::claim(self.full(claim.key), *token, life_millis(life), claim.seen), answer)
-        };
-        let parts: Vec<_> = tokens.iter().enumerate().map(part).collect();
-        let answers = self.eval_many("acquire", &ACQUIRE, &parts).await?;
-        let each =
-            claims.iter().zip(tokens).zip(answers).map(async |((claim, token), answer)| match answer? {
-                Ok(answer) => acquired(answer, token),
-                Err(error) => self.acquire_refused(claim.key, error).await,
+        let mut acquired_of = self.acquire_absent_many(claims, &tokens, life).await?;
+        let left: Vec<usize> = (0..claims.len()).filter(|at| acquired_of[*at].is_none()).collect();
+        if !left.is_empty() {
+            let part = |at: &usize| {
+                let Claim { key, seen } = claims[*at];
+                // What was seen comes back.
+                let answer = seen.map_or(0, Bytes::len);
+                (Part::claim(self.full(key), tokens[*at], life_millis(life), seen), answer)
+            };
+            let parts: Vec<_> = left.iter().map(part).collect();
+            let answers = self.eval_many("acquire", &ACQUIRE, &parts).await?;
+            let each = left.iter().zip(answers).map(async |(at, answer)| match answer? {
+                Ok(answer) => acquired(answer, tokens[*at]),
+                Err(error) => self.acquire_refused(claims[*at].key, error).await,
             });
-        Ok(join_all(each).await)
+            for (at, answer) in left.iter().zip(join_all(each).await) {
+                acquired_of[*at] = Some(answer);
+            }
+        }
+        Ok(acquired_of.into_iter().map(|known| known.unwrap_or_else(|| Err(unexpected("acquire")))).collect())
+    }
+
+    /// Where each key takes a command of its own anyway, one without a script costs the server far less. `None` for what it
+    /// takes a script to tell.
+    async fn acquire_absent_many(
+        &self,
+        claims: &[Claim<'_>],
+        tokens: &[u128],
+        life: Duration,
+    ) -> Result<Vec<Option<Result<Acquired>>>> {
+        let mut answers: Vec<Option<Result<Acquired>>> = claims.iter().map(|_| None).collect();
+        let spread = self.topology.is_cluster("acquire", self.topology.deadline()).await?;
+        let unseen: Vec<usize> = (0..claims.len()).filter(|at| claims[*at].seen.is_none()).collect();
+        if !spread || !self.topology.mode().leases_by_set() || unseen.is_empty() {
+            return Ok(answers);
+        }
+        let command = |at: &usize| {
+            let full = self.full(claims[*at].key);
+            Keyed::new(&*full, lease_if_absent(&full, tokens[*at], life))
+        };
+        let sent = self.topology.send_each("acquire", unseen.iter().map(command).collect()).await?;
+        for (at, answer) in unseen.into_iter().zip(sent) {
+            answers[at] = answer.and_then(|answer| self.acquired_absent(answer, tokens[at])).transpose();
+        }
+        Ok(answers)
     }
 
     pub(super) async fn fill_many(&self, fills: &[Fill<'_>]) -> Result<Vec<Result<Filled>>> {
