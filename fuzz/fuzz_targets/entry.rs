@@ -21,8 +21,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Stored as they are, so that the target can find the entries in the backend.
 const KEYS: [&str; 3] = ["k", "user:42", "user:43"];
-const HEADER: usize = 72;
-const CHECKSUM_AT: usize = 64;
+const HEADER: usize = 80;
+const CHECKSUM_AT: usize = 72;
+/// Absent, tagged, sliding, validated.
+const FLAGS: u8 = 15;
 
 #[derive(Arbitrary, Clone, Debug, Serialize, Deserialize)]
 struct Record {
@@ -87,6 +89,7 @@ enum Shape {
     /// the decoders.
     Sealed {
         codec: u8,
+        flags: u8,
         times: Option<[u64; 3]>,
         payload: Vec<u8>,
     },
@@ -172,12 +175,18 @@ impl Store {
             return;
         };
         assert_eq!(bytes[..4], genuine[..4], "not an entry");
-        assert_eq!(bytes[4..6], [1, 0], "another format, or flags");
+        assert_eq!(bytes[4], 2, "another format");
+        assert_eq!(bytes[5] & !FLAGS, 0, "flags that nobody knows");
         assert_eq!(bytes[8..16], genuine[8..16], "stored for another type");
         assert_eq!(bytes[16..32], genuine[16..32], "stored for another key");
+        assert_eq!(bytes[64..72], genuine[64..72], "of a namespace that was cleared");
         assert_eq!(bytes[CHECKSUM_AT..HEADER], checksum(bytes), "the checksum does not fit");
         let said = u32::from_le_bytes(bytes[60..64].try_into().expect("four bytes"));
         assert_eq!(said as usize, bytes.len() - HEADER, "cut short, or continued");
+        if bytes[5] != 0 {
+            // The payload stands behind what the flags announce.
+            return;
+        }
         let decoded = decode::<T>(bytes[6], &bytes[HEADER..]);
         assert_eq!(format!("{:?}", Some(read)), format!("{decoded:?}"), "not what the payload says");
     }
@@ -189,8 +198,8 @@ impl Shape {
         match self {
             Self::Raw(bytes) => entry.clone_from(bytes),
             Self::Headed { codec, rest } => {
-                entry = b"CKIT\x01\x00".to_vec();
-                entry.extend([*codec, 0x48]);
+                entry = b"CKIT\x02\x00".to_vec();
+                entry.extend([*codec, 0x50]);
                 entry.extend(rest);
             }
             Self::Patched { patches, cut, tail } => {
@@ -203,8 +212,10 @@ impl Shape {
                 }
                 entry.extend(tail);
             }
-            Self::Sealed { codec, times, payload } => {
+            Self::Sealed { codec, flags, times, payload } => {
                 entry.truncate(HEADER);
+                // Mostly none, so that payloads are reached at once.
+                entry[5] = if *flags < 128 { 0 } else { *flags & FLAGS };
                 // Mostly a codec that exists.
                 entry[6] = if *codec < 128 { codec % 3 + 1 } else { *codec };
                 for (at, time) in times.iter().flatten().enumerate() {

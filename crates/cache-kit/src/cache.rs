@@ -1,9 +1,10 @@
 //! The front door: values under keys, loaded by closures.
 
+mod batch;
 mod builder;
+mod entry;
 mod invalidation;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 pub use builder::CacheBuilder;
 
 use crate::backend::{self, CacheBackend};
-use crate::engine::{Answer, Engine, Gauges, LoadMany, OnceLoad, Request, Terms};
+use crate::engine::{Answer, Engine, Gauges, OnceLoad, Request, Terms, Usable};
 use crate::entity::CacheValue;
 use crate::entry::schema_of;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +20,7 @@ use crate::key::Key;
 use crate::observe::Stats;
 use crate::outcome::Outcome;
 use crate::policy::{InlineOptions, LoadOptions};
+use crate::tags::Tags;
 use crate::{CacheStrategy, policy};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -97,7 +99,8 @@ impl Cache {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.get_or_load_with(key, LoadOptions::default(), loader).await
+        let request = self.owned_request::<T>(key.as_ref(), &LoadOptions::PLAIN)?;
+        value_of(self.engine.read_owned(&request, OnceLoad::new(loader)).await?)
     }
 
     /// [`get_or_load`](Self::get_or_load) with options for this call.
@@ -107,7 +110,7 @@ impl Cache {
     pub async fn get_or_load_with<T, E, F, Fut>(
         &self,
         key: impl AsRef<str>,
-        options: LoadOptions,
+        options: LoadOptions<'_>,
         loader: F,
     ) -> Result<T>
     where
@@ -116,7 +119,8 @@ impl Cache {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        value_of(self.load_owned(key.as_ref(), options, loader).await?)
+        let request = self.owned_request::<T>(key.as_ref(), &options)?;
+        value_of(self.engine.read_owned(&request, OnceLoad::new(loader)).await?)
     }
 
     /// [`get_or_load_with`](Self::get_or_load_with), telling also where the value came from, how old it is,
@@ -127,7 +131,7 @@ impl Cache {
     pub async fn get_or_load_outcome<T, E, F, Fut>(
         &self,
         key: impl AsRef<str>,
-        options: LoadOptions,
+        options: LoadOptions<'_>,
         loader: F,
     ) -> Result<Outcome<T>>
     where
@@ -136,24 +140,9 @@ impl Cache {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let answer = self.load_owned(key.as_ref(), options, loader).await?;
+        let request = self.owned_request::<T>(key.as_ref(), &options)?;
+        let answer = self.engine.read_owned(&request, OnceLoad::new(loader)).await?;
         outcome_of(self.engine.outcome(answer))
-    }
-
-    async fn load_owned<T, E, F, Fut>(&self, key: &str, options: LoadOptions, loader: F) -> Result<Answer<T>>
-    where
-        T: CacheValue,
-        E: Into<BoxError>,
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        let request = self.request::<T>(
-            key,
-            options.ttl,
-            options.strategy,
-            options.over(self.engine.settings.policy())?,
-        )?;
-        self.engine.read_owned(&request, OnceLoad::new(loader)).await
     }
 
     /// As [`get_or_load`](Self::get_or_load), with a loader that may borrow: it runs in the caller's task, and
@@ -170,7 +159,8 @@ impl Cache {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<T, E>> + Send,
     {
-        self.get_or_load_inline_with(key, InlineOptions::default(), loader).await
+        let request = self.inline_request::<T>(key.as_ref(), &InlineOptions::PLAIN)?;
+        value_of(self.engine.read_inline(&request, &mut OnceLoad::new(loader)).await?)
     }
 
     /// [`get_or_load_inline`](Self::get_or_load_inline) with options for this call.
@@ -180,7 +170,7 @@ impl Cache {
     pub async fn get_or_load_inline_with<T, E, F, Fut>(
         &self,
         key: impl AsRef<str>,
-        options: InlineOptions,
+        options: InlineOptions<'_>,
         loader: F,
     ) -> Result<T>
     where
@@ -189,7 +179,8 @@ impl Cache {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<T, E>> + Send,
     {
-        value_of(self.load_inline(key.as_ref(), options, loader).await?)
+        let request = self.inline_request::<T>(key.as_ref(), &options)?;
+        value_of(self.engine.read_inline(&request, &mut OnceLoad::new(loader)).await?)
     }
 
     /// [`get_or_load_inline_with`](Self::get_or_load_inline_with), telling also how it went.
@@ -199,7 +190,7 @@ impl Cache {
     pub async fn get_or_load_inline_outcome<T, E, F, Fut>(
         &self,
         key: impl AsRef<str>,
-        options: InlineOptions,
+        options: InlineOptions<'_>,
         loader: F,
     ) -> Result<Outcome<T>>
     where
@@ -208,112 +199,9 @@ impl Cache {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<T, E>> + Send,
     {
-        let answer = self.load_inline(key.as_ref(), options, loader).await?;
+        let request = self.inline_request::<T>(key.as_ref(), &options)?;
+        let answer = self.engine.read_inline(&request, &mut OnceLoad::new(loader)).await?;
         outcome_of(self.engine.outcome(answer))
-    }
-
-    async fn load_inline<T, E, F, Fut>(
-        &self,
-        key: &str,
-        options: InlineOptions,
-        loader: F,
-    ) -> Result<Answer<T>>
-    where
-        T: CacheValue,
-        E: Into<BoxError>,
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
-    {
-        let request = self.request::<T>(
-            key,
-            options.ttl,
-            options.strategy,
-            options.over(self.engine.settings.policy())?,
-        )?;
-        self.engine.read_inline(&request, &mut OnceLoad::new(loader)).await
-    }
-
-    /// The values under many keys, one answer for each, in order: the cached ones from one read of the
-    /// backend, the others from one call of `loader` with the keys that are missing. What the loader leaves
-    /// out does not exist, and is not stored.
-    ///
-    /// **Cancel-safe.** A cancelled call stores nothing more.
-    ///
-    /// # Errors
-    /// What the loader failed with, as in [`get_or_load`](Self::get_or_load).
-    ///
-    /// ```
-    /// # async fn run() -> cache_kit::Result<()> {
-    /// # let cache = cache_kit::Cache::from_url("memory://")?;
-    /// let squares = cache
-    ///     .get_many_or_load(["4", "5"], |missing| async move {
-    ///         let found = missing.into_iter().map(|key| (key.clone(), key.parse::<u64>().unwrap().pow(2)));
-    ///         Ok::<_, std::io::Error>(found.collect::<Vec<_>>())
-    ///     })
-    ///     .await?;
-    /// assert_eq!(squares, [Some(16), Some(25)]);
-    /// # Ok(()) }
-    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
-    /// ```
-    pub async fn get_many_or_load<T, E, F, Fut, I>(
-        &self,
-        keys: impl IntoIterator<Item = impl AsRef<str> + Send> + Send,
-        loader: F,
-    ) -> Result<Vec<Option<T>>>
-    where
-        T: CacheValue,
-        E: Into<BoxError>,
-        F: FnOnce(Vec<String>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<I, E>> + Send + 'static,
-        I: IntoIterator<Item = (String, T)>,
-    {
-        let answers = self.load_many(keys, LoadOptions::default(), loader).await?;
-        Ok(answers.into_iter().map(|answer| answer.value).collect())
-    }
-
-    /// [`get_many_or_load`](Self::get_many_or_load) with options for this call, telling also how each read went.
-    /// Of the strategies only `Refresh` is for many keys.
-    ///
-    /// # Errors
-    /// As `get_many_or_load`; also [`InvalidInput`](ErrorKind::InvalidInput) for options that make no sense.
-    pub async fn get_many_or_load_outcomes<T, E, F, Fut, I>(
-        &self,
-        keys: impl IntoIterator<Item = impl AsRef<str> + Send> + Send,
-        options: LoadOptions,
-        loader: F,
-    ) -> Result<Vec<Outcome<Option<T>>>>
-    where
-        T: CacheValue,
-        E: Into<BoxError>,
-        F: FnOnce(Vec<String>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<I, E>> + Send + 'static,
-        I: IntoIterator<Item = (String, T)>,
-    {
-        let answers = self.load_many(keys, options, loader).await?;
-        Ok(answers.into_iter().map(|answer| self.engine.outcome(answer)).collect())
-    }
-
-    async fn load_many<T, E, F, Fut, I>(
-        &self,
-        keys: impl IntoIterator<Item = impl AsRef<str> + Send> + Send,
-        options: LoadOptions,
-        loader: F,
-    ) -> Result<Vec<Answer<T>>>
-    where
-        T: CacheValue,
-        E: Into<BoxError>,
-        F: FnOnce(Vec<String>) -> Fut + Send,
-        Fut: Future<Output = Result<I, E>> + Send,
-        I: IntoIterator<Item = (String, T)>,
-    {
-        policy::check_batch_strategy(options.strategy)?;
-        let keys: Vec<_> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
-        let terms = options.over(self.engine.settings.policy())?;
-        let requests: Result<Vec<_>> = keys
-            .iter()
-            .map(|key| self.request::<T>(key, options.ttl, options.strategy, terms.clone()))
-            .collect();
-        self.engine.read_many(&requests?, ByKey { keys: &keys, loader }).await
     }
 
     /// The cached value, or `None`.
@@ -322,7 +210,7 @@ impl Cache {
     /// When the backend cannot tell: that is not a miss.
     pub async fn get<T: CacheValue>(&self, key: impl AsRef<str>) -> Result<Option<T>> {
         let request = self.request::<T>(key.as_ref(), None, CacheStrategy::Fresh, Terms::Cache)?;
-        Ok(self.engine.read_cached(&request, |_| true).await?.value)
+        Ok(self.engine.read_cached(&request, Usable::any()).await?.value)
     }
 
     /// [`get`](Self::get), telling also how old the value is.
@@ -331,7 +219,7 @@ impl Cache {
     /// As `get`.
     pub async fn get_outcome<T: CacheValue>(&self, key: impl AsRef<str>) -> Result<Outcome<Option<T>>> {
         let request = self.request::<T>(key.as_ref(), None, CacheStrategy::Fresh, Terms::Cache)?;
-        Ok(self.engine.outcome(self.engine.read_cached(&request, |_| true).await?))
+        Ok(self.engine.outcome(self.engine.read_cached(&request, Usable::any()).await?))
     }
 
     /// Stores a value, whatever is there. A load of this key that is under way stores nothing.
@@ -350,15 +238,10 @@ impl Cache {
     pub async fn set_with<T: CacheValue>(
         &self,
         key: impl AsRef<str>,
-        options: LoadOptions,
+        options: LoadOptions<'_>,
         value: &T,
     ) -> Result<()> {
-        let request = self.request::<T>(
-            key.as_ref(),
-            options.ttl,
-            CacheStrategy::Refresh,
-            options.over(self.engine.settings.policy())?,
-        )?;
+        let request = self.owned_request::<T>(key.as_ref(), &options)?;
         self.engine.write(&request, value).await
     }
 
@@ -398,10 +281,22 @@ impl Cache {
         Key::from_text(self.engine.settings.namespace.as_deref(), key)
     }
 
+    fn owned_request<'a, T>(&self, key: &'a str, options: &LoadOptions<'_>) -> Result<Request<'a>> {
+        let terms = options.over(self.engine.settings.policy())?;
+        let request = self.request::<T>(key, options.life(), options.strategy, terms)?;
+        Ok(Request { tags: options.tags()?, ..request })
+    }
+
+    fn inline_request<'a, T>(&self, key: &'a str, options: &InlineOptions<'_>) -> Result<Request<'a>> {
+        let terms = options.over(self.engine.settings.policy())?;
+        let request = self.request::<T>(key, options.life(), options.strategy, terms)?;
+        Ok(Request { tags: options.tags()?, ..request })
+    }
+
     fn request<'a, T>(
         &self,
         key: &'a str,
-        ttl: Option<Duration>,
+        ttl: Option<Option<Duration>>,
         strategy: CacheStrategy,
         terms: Terms,
     ) -> Result<Request<'a>> {
@@ -413,6 +308,8 @@ impl Cache {
             ttl,
             strategy,
             terms,
+            tags: Tags::default(),
+            may_choose_tags: false,
         })
     }
 }
@@ -435,27 +332,6 @@ fn outcome_of<T>(outcome: Outcome<Option<T>>) -> Result<Outcome<T>> {
 fn nothing_cached() -> Error {
     Error::new(ErrorKind::InvalidInput, "the strategy Fresh found nothing cached, and may not load")
         .with_hint("use Cache::get, whose answer can be None, or another strategy")
-}
-
-struct ByKey<'a, F> {
-    keys: &'a [String],
-    loader: F,
-}
-
-impl<T, E, F, Fut, I> LoadMany<T> for ByKey<'_, F>
-where
-    T: CacheValue,
-    E: Into<BoxError>,
-    F: FnOnce(Vec<String>) -> Fut + Send,
-    Fut: Future<Output = Result<I, E>> + Send,
-    I: IntoIterator<Item = (String, T)>,
-{
-    async fn load(self, missing: Vec<usize>) -> Result<Vec<Option<T>>> {
-        let wanted: Vec<String> = missing.iter().map(|&at| self.keys[at].clone()).collect();
-        let found = (self.loader)(wanted.clone()).await.map_err(Error::source)?;
-        let mut found: HashMap<String, T> = found.into_iter().collect();
-        Ok(wanted.iter().map(|key| found.remove(key)).collect())
-    }
 }
 
 impl fmt::Debug for Cache {

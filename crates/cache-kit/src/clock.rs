@@ -28,6 +28,13 @@ impl Tick {
         Self(self.0.saturating_add(nanos))
     }
 
+    /// The tick so much earlier, or the first one.
+    #[must_use]
+    pub(crate) fn before(self, life: Duration) -> Self {
+        let nanos = u64::try_from(life.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(nanos))
+    }
+
     /// The time since `earlier`, or zero if it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

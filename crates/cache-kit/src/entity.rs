@@ -1,11 +1,13 @@
 //! What can be cached: values, and entities that know their own key.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
+use crate::policy::PolicyOverrides;
 
 /// Anything that can be stored and read back: implemented for every type that fits, never by hand.
 #[diagnostic::on_unimplemented(
@@ -58,6 +60,42 @@ pub trait CacheEntity: CacheValue {
     #[must_use]
     fn may_be_stale() -> bool {
         true
+    }
+
+    /// What this entity is invalidated with ([`CacheExpander::invalidate_tag`](crate::CacheExpander::invalidate_tag)), such as
+    /// its tenant. Asked after a load. A tag is up to 255 bytes long, and an entity has up to 64. Default: none.
+    #[must_use]
+    fn cache_tags(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How long this entity lives, where that depends on what it holds. Zero is not stored. Default: as the policy says.
+    #[must_use]
+    fn cache_ttl(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What is different for entities of this kind from the cache's [`Policy`](crate::Policy), the life that a
+    /// [`TtlPolicy`](crate::TtlPolicy) says included; a call may change it again. What contradicts itself is an error of kind
+    /// [`Config`](crate::ErrorKind::Config) from every read. Default: nothing.
+    ///
+    /// ```
+    /// # use cache_kit::{CacheEntity, PolicyOverrides};
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    /// # struct Price(u64);
+    /// # impl CacheEntity for Price {
+    /// #     type Key = u64;
+    /// #     fn cache_key(&self) -> u64 { self.0 }
+    /// #     fn cache_prefix() -> &'static str { "price" }
+    /// fn cache_policy() -> PolicyOverrides {
+    ///     PolicyOverrides::default().with_ttl(Duration::from_secs(5))
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    fn cache_policy() -> PolicyOverrides {
+        PolicyOverrides::NONE
     }
 
     /// Says no to an entity that must not be used; asked after a load and after a hit. A cached entity that is

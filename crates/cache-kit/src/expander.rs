@@ -1,20 +1,22 @@
 //! The entity door: feeders, repositories, strategies.
 
+mod batch;
 mod invalidation;
+mod request;
+mod source;
 
 use std::fmt;
 use std::sync::Arc;
 
+use self::source::{FromRepository, FromShared};
 use crate::backend::CacheBackend;
-use crate::engine::{Answer, Engine, Gauges, Load, LoadMany, Request, Settings, SourceFailure, Terms};
+use crate::engine::{Answer, Engine, Gauges, Settings, SourceFailure};
 use crate::entity::CacheEntity;
-use crate::entry::schema_of;
 use crate::error::{Error, Result};
 use crate::feed::CacheFeed;
-use crate::key::Key;
 use crate::observe::{CacheMetrics, Observer, Stats};
 use crate::outcome::{Outcome, Source};
-use crate::policy::{self, Limits, OperationConfig, Policy, TtlPolicy};
+use crate::policy::{Limits, OperationConfig, Policy, TtlPolicy};
 use crate::repository::DataRepository;
 use crate::strategy::CacheStrategy;
 
@@ -64,10 +66,10 @@ impl<B: CacheBackend> CacheExpander<B> {
         self
     }
 
-    /// How long entries live. Default: [`TtlPolicy::Default`], five minutes.
+    /// How long entries live, whatever [`Policy::ttl`] says. Default: [`TtlPolicy::Default`], as that says.
     #[must_use]
     pub fn with_ttl_policy(mut self, policy: TtlPolicy) -> Self {
-        self.engine.settings.ttl = policy;
+        self.engine.settings.set_ttl(policy);
         self
     }
 
@@ -96,14 +98,16 @@ impl<B: CacheBackend> CacheExpander<B> {
         self
     }
 
-    /// How old answers may be, and how long they may take. Entities can opt out of stale answers
-    /// ([`CacheEntity::may_be_stale`]). Default: nothing stale is served, and loads end after 30 s.
+    /// How long entries live, how old answers may be, and how long they may take. Of the life,
+    /// [`with_ttl_policy`](Self::with_ttl_policy) has the last word, whichever is called first. Entities can say what is
+    /// different for them ([`CacheEntity::cache_policy`]) and opt out of stale answers ([`CacheEntity::may_be_stale`]).
+    /// Default: five minutes, nothing stale is served, and loads end after 30 s.
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) for what contradicts itself.
     pub fn with_policy(mut self, policy: Policy) -> Result<Self> {
-        policy.check()?;
         self.engine.settings.set_policy(policy);
+        self.engine.settings.policy().check()?;
         Ok(self)
     }
 
@@ -145,7 +149,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         F: CacheFeed<T>,
         R: DataRepository<T>,
     {
-        self.with_config(feeder, repository, strategy, OperationConfig::default()).await
+        self.feed(feeder, repository, strategy, &OperationConfig::PLAIN).await.map(|_| ())
     }
 
     /// [`with`](Self::with) with options for this call.
@@ -157,14 +161,14 @@ impl<B: CacheBackend> CacheExpander<B> {
         feeder: &mut F,
         repository: &R,
         strategy: CacheStrategy,
-        config: OperationConfig,
+        config: OperationConfig<'_>,
     ) -> Result<()>
     where
         T: CacheEntity,
         F: CacheFeed<T>,
         R: DataRepository<T>,
     {
-        self.feed(feeder, repository, strategy, config).await.map(|_| ())
+        self.feed(feeder, repository, strategy, &config).await.map(|_| ())
     }
 
     /// [`with_config`](Self::with_config), telling also where the entity came from, how old it is, and what
@@ -177,14 +181,14 @@ impl<B: CacheBackend> CacheExpander<B> {
         feeder: &mut F,
         repository: &R,
         strategy: CacheStrategy,
-        config: OperationConfig,
+        config: OperationConfig<'_>,
     ) -> Result<Outcome<()>>
     where
         T: CacheEntity,
         F: CacheFeed<T>,
         R: DataRepository<T>,
     {
-        let answer = self.feed(feeder, repository, strategy, config).await?;
+        let answer = self.feed(feeder, repository, strategy, &config).await?;
         Ok(self.engine.outcome(answer).map(|_| ()))
     }
 
@@ -194,7 +198,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         feeder: &mut F,
         repository: &R,
         strategy: CacheStrategy,
-        config: OperationConfig,
+        config: &OperationConfig<'_>,
     ) -> Result<Answer<T>>
     where
         T: CacheEntity,
@@ -220,7 +224,7 @@ impl<B: CacheBackend> CacheExpander<B> {
     }
 
     /// The entity with this id: the cached one, or else the repository's, which is stored. `None` if the
-    /// repository does not have it, which is not stored.
+    /// repository does not have it, which is remembered for a while ([`Policy::absent_ttl`]).
     ///
     /// # Errors
     /// As [`with`](Self::with).
@@ -229,7 +233,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         T: CacheEntity,
         R: DataRepository<T>,
     {
-        let request = self.request::<T>(id, OperationConfig::default(), CacheStrategy::Refresh)?;
+        let request = self.request::<T>(id, &OperationConfig::PLAIN, CacheStrategy::Refresh)?;
         let mut source = FromRepository { repository, id, retries: 0 };
         Ok(self.engine.read_inline(&request, &mut source).await?.value)
     }
@@ -243,13 +247,13 @@ impl<B: CacheBackend> CacheExpander<B> {
         id: &T::Key,
         repository: &R,
         strategy: CacheStrategy,
-        config: OperationConfig,
+        config: OperationConfig<'_>,
     ) -> Result<Outcome<Option<T>>>
     where
         T: CacheEntity,
         R: DataRepository<T>,
     {
-        let request = self.request::<T>(id, config, strategy)?;
+        let request = self.request::<T>(id, &config, strategy)?;
         let mut source = FromRepository { repository, id, retries: config.retries };
         let answer = self.engine.read_inline(&request, &mut source).await?;
         Ok(self.engine.outcome(answer))
@@ -279,62 +283,15 @@ impl<B: CacheBackend> CacheExpander<B> {
         id: T::Key,
         repository: Arc<R>,
         strategy: CacheStrategy,
-        config: OperationConfig,
+        config: OperationConfig<'_>,
     ) -> Result<Outcome<Option<T>>>
     where
         T: CacheEntity,
         R: DataRepository<T> + 'static,
     {
-        let request = self.request::<T>(&id, config, strategy)?;
+        let request = self.request::<T>(&id, &config, strategy)?;
         let source = FromShared { repository, id, retries: config.retries };
         Ok(self.engine.outcome(self.engine.read_owned(&request, source).await?))
-    }
-
-    /// The entities with these ids, one answer for each, in order: the cached ones from one read of the
-    /// backend, the others from one [`fetch_by_ids`](DataRepository::fetch_by_ids).
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn get_many<T, R>(&self, ids: &[T::Key], repository: &R) -> Result<Vec<Option<T>>>
-    where
-        T: CacheEntity,
-        R: DataRepository<T>,
-    {
-        let answers = self.read_many(ids, repository, OperationConfig::default()).await?;
-        Ok(answers.into_iter().map(|answer| answer.value).collect())
-    }
-
-    /// [`get_many`](Self::get_many) with options, telling also how each read went.
-    ///
-    /// # Errors
-    /// As [`with_config`](Self::with_config).
-    pub async fn get_many_outcomes<T, R>(
-        &self,
-        ids: &[T::Key],
-        repository: &R,
-        config: OperationConfig,
-    ) -> Result<Vec<Outcome<Option<T>>>>
-    where
-        T: CacheEntity,
-        R: DataRepository<T>,
-    {
-        let answers = self.read_many(ids, repository, config).await?;
-        Ok(answers.into_iter().map(|answer| self.engine.outcome(answer)).collect())
-    }
-
-    async fn read_many<T, R>(
-        &self,
-        ids: &[T::Key],
-        repository: &R,
-        config: OperationConfig,
-    ) -> Result<Vec<Answer<T>>>
-    where
-        T: CacheEntity,
-        R: DataRepository<T>,
-    {
-        let requests: Result<Vec<_>> =
-            ids.iter().map(|id| self.request::<T>(id, config, CacheStrategy::Refresh)).collect();
-        self.engine.read_many(&requests?, ByIds { ids, repository, retries: config.retries }).await
     }
 
     /// What this cache is busy with.
@@ -368,107 +325,6 @@ impl<B: CacheBackend> CacheExpander<B> {
     pub fn readers_waiting(&self) -> usize {
         self.engine.readers_waiting()
     }
-
-    fn key<T: CacheEntity>(&self, id: &T::Key) -> Result<Key<'static>> {
-        Key::from_id(self.engine.settings.namespace.as_deref(), T::cache_prefix(), id)
-    }
-
-    fn request<T: CacheEntity>(
-        &self,
-        id: &T::Key,
-        config: OperationConfig,
-        strategy: CacheStrategy,
-    ) -> Result<Request<'static>> {
-        policy::check_call_ttl(config.ttl)?;
-        let mut terms = config.over(self.engine.settings.policy())?;
-        if !T::may_be_stale() {
-            terms = match terms {
-                Terms::Cache => Terms::NeverStale,
-                Terms::Call(policy) => Terms::Call(Box::new(policy.never_stale())),
-                Terms::NeverStale => terms,
-            };
-        }
-        Ok(Request {
-            key: self.key::<T>(id)?,
-            schema: schema_of::<T>(T::cache_version()),
-            prefix: T::cache_prefix(),
-            ttl: config.ttl,
-            strategy,
-            terms,
-        })
-    }
-}
-
-/// A repository that is asked in the caller's task, again if it fails.
-struct FromRepository<'a, R, K> {
-    repository: &'a R,
-    id: &'a K,
-    retries: u32,
-}
-
-impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromRepository<'_, R, T::Key> {
-    fn accepts(entity: &T) -> bool {
-        entity.validate().is_ok()
-    }
-
-    async fn load(&mut self) -> Result<Option<T>> {
-        valid(retrying(self.retries, || self.repository.fetch_by_id(self.id)).await?)
-    }
-}
-
-/// A repository that outlives the caller.
-struct FromShared<R, K> {
-    repository: Arc<R>,
-    id: K,
-    retries: u32,
-}
-
-impl<T: CacheEntity, R: DataRepository<T>> Load<T> for FromShared<R, T::Key> {
-    fn accepts(entity: &T) -> bool {
-        entity.validate().is_ok()
-    }
-
-    async fn load(&mut self) -> Result<Option<T>> {
-        valid(retrying(self.retries, || self.repository.fetch_by_id(&self.id)).await?)
-    }
-}
-
-struct ByIds<'a, R, K> {
-    ids: &'a [K],
-    repository: &'a R,
-    retries: u32,
-}
-
-impl<T: CacheEntity, R: DataRepository<T>> LoadMany<T> for ByIds<'_, R, T::Key> {
-    fn accepts(entity: &T) -> bool {
-        entity.validate().is_ok()
-    }
-
-    async fn load(self, missing: Vec<usize>) -> Result<Vec<Option<T>>> {
-        let ids: Vec<T::Key> = missing.iter().map(|&at| self.ids[at].clone()).collect();
-        let found = retrying(self.retries, || self.repository.fetch_by_ids(&ids)).await?;
-        found.into_iter().map(valid).collect()
-    }
-}
-
-/// Asks, and asks again up to so many times if that fails.
-async fn retrying<T, Fut: Future<Output = Result<T>>>(retries: u32, ask: impl Fn() -> Fut) -> Result<T> {
-    let mut tried = 0;
-    loop {
-        match ask().await {
-            Err(_) if tried < retries => tried += 1,
-            answer => return answer,
-        }
-        policy::pause_before_retry(tried).await;
-    }
-}
-
-/// An entity from the source that says it must not be used is an error.
-fn valid<T: CacheEntity>(found: Option<T>) -> Result<Option<T>> {
-    if let Some(entity) = &found {
-        entity.validate()?;
-    }
-    Ok(found)
 }
 
 impl<B: CacheBackend> fmt::Debug for CacheExpander<B> {

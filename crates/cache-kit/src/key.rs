@@ -52,6 +52,17 @@ impl<'a> Key<'a> {
         Ok(Self::finish(whole, namespace, &escaped, tail.is_some()))
     }
 
+    /// A key of this crate's own. `mark` begins with a `%` that stands in front of no escape, as no other key does.
+    pub(crate) fn reserved(namespace: Option<&str>, mark: &str, name: Option<&str>) -> String {
+        let mut whole = String::with_capacity(namespace.map_or(0, str::len) + mark.len() + 24);
+        push_head(&mut whole, namespace, mark);
+        if let Some(name) = name {
+            whole.push(':');
+            whole.push_str(name);
+        }
+        Key::finish(whole, namespace, mark, name.is_some()).stored.into_owned()
+    }
+
     /// The key of an entity.
     pub(crate) fn from_id<K: Display + 'static>(
         namespace: Option<&str>,

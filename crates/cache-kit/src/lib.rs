@@ -7,9 +7,12 @@
 //! | cache what a function returns | [`Cache::get_or_load`] |
 //! | borrow in the loader | [`Cache::get_or_load_inline`] |
 //! | read many keys in one exchange | [`Cache::get_many_or_load`], [`CacheExpander::get_many`] |
+//! | let the loader say for how long, or that it is not there | [`Cache::get_or_load_entry`], [`Loaded`] |
+//! | invalidate many entries at once | [`Cache::invalidate_tag`], [`Cache::clear`] |
 //! | change the source and drop the cached value | [`Cache::invalidate`] |
 //! | change it within a transaction | [`Cache::hold`] |
-//! | serve stale values, bound how long a read or a load takes | [`Policy`], [`LoadOptions`] |
+//! | set how long entries live, serve stale values, bound how long a read or a load takes | [`Policy`], [`LoadOptions`] |
+//! | set that for one kind of entity, or for one call | [`CacheEntity::cache_policy`], [`PolicyOverrides`] |
 //! | bound how many loads run | [`Limits`] |
 //! | know where a value came from, and why | [`Outcome`], [`Cache::get_or_load_outcome`], [`Outcome::explain`] |
 //! | end a process without losing anything | [`Cache::shutdown`], [`Cache::flush_pending`] |
@@ -35,6 +38,7 @@ mod error;
 mod expander;
 mod feed;
 mod key;
+mod loaded;
 mod observe;
 mod outcome;
 mod policy;
@@ -42,6 +46,7 @@ mod repository;
 mod service;
 mod steps;
 mod strategy;
+mod tags;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -53,9 +58,10 @@ pub use entry::Codec;
 pub use error::{Error, ErrorKind, Result, load};
 pub use expander::CacheExpander;
 pub use feed::{CacheFeed, GenericFeeder};
+pub use loaded::{Loaded, Previous};
 pub use observe::{CacheMetrics, NoOpMetrics, RejectedStats, Stats};
 pub use outcome::{Invalidation, Outcome, Source, Stored};
-pub use policy::{InlineOptions, Limits, LoadOptions, OperationConfig, Policy, TtlPolicy};
+pub use policy::{InlineOptions, Limits, LoadOptions, OperationConfig, Policy, PolicyOverrides, TtlPolicy};
 pub use repository::{DataRepository, InMemoryRepository};
 pub use service::CacheService;
 pub use steps::{Step, Steps};

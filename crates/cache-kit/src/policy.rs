@@ -2,12 +2,15 @@
 
 mod limits;
 mod options;
+mod overrides;
 mod reading;
+mod written;
 
 use std::time::Duration;
 
 pub use limits::Limits;
 pub use options::{InlineOptions, LoadOptions, OperationConfig};
+pub use overrides::PolicyOverrides;
 pub use reading::Policy;
 
 use crate::clock::jittered;
@@ -15,11 +18,12 @@ use crate::clock::jittered;
 /// The life of entries where nothing else is said.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(300);
 
-/// How long entries live.
+/// How long entries live, as a cache or expander is told. Wins over [`Policy::ttl`]; what an entity or a call says
+/// ([`PolicyOverrides`]) wins over this.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub enum TtlPolicy {
-    /// Five minutes.
+    /// As [`Policy::ttl`] says: five minutes, unless that was set.
     #[default]
     Default,
     /// This long. Zero is refused when the entry is written.
@@ -31,21 +35,33 @@ pub enum TtlPolicy {
 }
 
 impl TtlPolicy {
-    /// The life of entries under this prefix; `None` is without end.
+    /// The life of entries under this prefix, if it is for this to say; within, `None` is without end.
     #[must_use]
-    pub fn ttl_for(&self, prefix: &str) -> Option<Duration> {
+    pub fn ttl_for(&self, prefix: &str) -> Option<Option<Duration>> {
         match self {
-            Self::Default => Some(DEFAULT_TTL),
-            Self::Fixed(ttl) => Some(*ttl),
-            Self::Infinite => None,
-            Self::PerType(ttl) => Some(ttl(prefix)),
+            Self::Default => None,
+            Self::Fixed(ttl) => Some(Some(*ttl)),
+            Self::Infinite => Some(None),
+            Self::PerType(ttl) => Some(Some(ttl(prefix))),
+        }
+    }
+
+    /// The policy with the life that its fields are checked against.
+    pub(crate) fn over(&self, policy: Policy) -> Policy {
+        match self {
+            Self::Default => policy,
+            // Refused by who can; else when the entry is written.
+            Self::Fixed(Duration::ZERO) => policy,
+            Self::Fixed(ttl) => policy.with_ttl(*ttl),
+            // What the function says is not known before an entry is written: nothing contradicts it.
+            Self::Infinite | Self::PerType(_) => policy.without_ttl(),
         }
     }
 }
 
 /// Refuses a lifetime of zero where a call asks for it.
-pub(crate) fn check_call_ttl(ttl: Option<Duration>) -> crate::Result<()> {
-    if ttl == Some(Duration::ZERO) {
+pub(crate) fn check_call_ttl(ttl: Option<Option<Duration>>) -> crate::Result<()> {
+    if ttl == Some(Some(Duration::ZERO)) {
         return Err(crate::Error::invalid("ttl is zero")
             .with_hint("leave it out for the cache's own, or use CacheStrategy::Bypass to store nothing"));
     }

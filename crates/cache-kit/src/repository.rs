@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::entity::CacheEntity;
 use crate::error::{Error, ErrorKind, Result};
+use crate::loaded::{Loaded, Previous};
 
 /// The source of entities, such as a table behind a query.
 ///
@@ -54,6 +55,27 @@ pub trait DataRepository<T: CacheEntity>: Send + Sync {
             }
             Ok(found)
         }
+    }
+
+    /// Reads many entities whose answers can fail one by one. The provided form asks
+    /// [`fetch_by_ids`](Self::fetch_by_ids), and all fail together.
+    fn fetch_each(&self, ids: &[T::Key]) -> impl Future<Output = Vec<Result<Option<T>>>> + Send {
+        async move {
+            match self.fetch_by_ids(ids).await {
+                Ok(found) => found.into_iter().map(Ok).collect(),
+                Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
+            }
+        }
+    }
+
+    /// Reads one entity, knowing what the cache still has of it, and says how to keep it: for a source that can answer "not
+    /// modified", or knows how long its answer is good for. The provided form asks [`fetch_by_id`](Self::fetch_by_id).
+    ///
+    /// # Errors
+    /// What kept the source from answering.
+    fn reload(&self, id: &T::Key, previous: Previous<T>) -> impl Future<Output = Result<Loaded<T>>> + Send {
+        let _ = previous;
+        async move { Ok(self.fetch_by_id(id).await?.into()) }
     }
 
     /// How many entities there are. Optional.

@@ -67,7 +67,7 @@ impl<B: CacheBackend> CacheService<B> {
         feeder: &mut F,
         repository: &R,
         strategy: CacheStrategy,
-        config: OperationConfig,
+        config: OperationConfig<'_>,
     ) -> Result<()>
     where
         T: CacheEntity,
@@ -98,7 +98,7 @@ impl<B: CacheBackend> CacheService<B> {
         id: &T::Key,
         repository: &R,
         strategy: CacheStrategy,
-        config: OperationConfig,
+        config: OperationConfig<'_>,
     ) -> Result<Outcome<Option<T>>>
     where
         T: CacheEntity,
@@ -131,12 +131,58 @@ impl<B: CacheBackend> CacheService<B> {
         self.expander.get_many(ids, repository).await
     }
 
+    /// The entities with these ids, with options, and how each read went; see [`CacheExpander::get_many_outcomes`].
+    ///
+    /// # Errors
+    /// As `CacheExpander::get_many_outcomes`.
+    pub async fn get_many_outcomes<T, R>(
+        &self,
+        ids: &[T::Key],
+        repository: &R,
+        config: OperationConfig<'_>,
+    ) -> Result<Vec<Result<Outcome<Option<T>>>>>
+    where
+        T: CacheEntity,
+        R: DataRepository<T>,
+    {
+        self.expander.get_many_outcomes(ids, repository, config).await
+    }
+
     /// Removes an entity; see [`CacheExpander::invalidate`].
     ///
     /// # Errors
     /// As `CacheExpander::invalidate`.
     pub async fn invalidate<T: CacheEntity>(&self, id: &T::Key) -> Result<()> {
         self.expander.invalidate::<T>(id).await
+    }
+
+    /// Makes every entry invalid that has this tag ([`CacheEntity::cache_tags`],
+    /// [`OperationConfig::with_tags`](crate::OperationConfig::with_tags)); see
+    /// [`Cache::invalidate_tag`](crate::Cache::invalidate_tag).
+    ///
+    /// # Errors
+    /// As `Cache::invalidate_tag`.
+    pub async fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
+        self.invalidate_tags([tag.as_ref()]).await
+    }
+
+    /// [`invalidate_tag`](Self::invalidate_tag) for several tags: every entry with at least one of them.
+    ///
+    /// # Errors
+    /// As `invalidate_tag`.
+    pub async fn invalidate_tags(
+        &self,
+        tags: impl IntoIterator<Item = impl AsRef<str>> + Send,
+    ) -> Result<()> {
+        self.expander.invalidate_tags(tags).await
+    }
+
+    /// Makes everything in this cache invalid; see [`Cache::clear`](crate::Cache::clear).
+    ///
+    /// # Errors
+    /// As `Cache::clear`.
+    pub async fn clear(&self) -> Result<()> {
+        self.expander.clear().await
     }
 
     /// Removes many entities; see [`CacheExpander::invalidate_many`].

@@ -17,6 +17,8 @@ pub enum Step {
     FoundFresh,
     /// The cache had a value past its fresh life.
     FoundStale,
+    /// The cache knew that the source does not have it.
+    FoundAbsent,
     /// The cache had nothing.
     FoundNothing,
     /// The cache had something that is of no use: of another type or version, damaged, refused by the entity.
@@ -47,6 +49,8 @@ pub enum Step {
     FilledElsewhere,
     /// The source was asked.
     Loaded,
+    /// The source said that the value is still good.
+    NotModified,
     /// The source failed.
     LoadFailed,
     /// Something happened to the key while the source was asked.
@@ -62,12 +66,13 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 28] = [
         Self::Bypassed,
         Self::InvalidationConfirmed,
         Self::InvalidationQueued,
         Self::FoundFresh,
         Self::FoundStale,
+        Self::FoundAbsent,
         Self::FoundNothing,
         Self::FoundUnusable,
         Self::BackendFailed,
@@ -83,6 +88,7 @@ impl Step {
         Self::LeasedElsewhere,
         Self::FilledElsewhere,
         Self::Loaded,
+        Self::NotModified,
         Self::LoadFailed,
         Self::LeaseLost,
         Self::SoftTimeout,
@@ -98,6 +104,7 @@ impl Step {
             Self::InvalidationQueued => "invalidated the entry, which the backend has not confirmed",
             Self::FoundFresh => "found a fresh value",
             Self::FoundStale => "found a stale value",
+            Self::FoundAbsent => "found that the source does not have it",
             Self::FoundNothing => "found nothing",
             Self::FoundUnusable => "found an entry that is of no use",
             Self::BackendFailed => "got no answer from the backend",
@@ -113,6 +120,7 @@ impl Step {
             Self::LeasedElsewhere => "found the lease with somebody else",
             Self::FilledElsewhere => "got what somebody else stored",
             Self::Loaded => "asked the source",
+            Self::NotModified => "was told that the value is still good",
             Self::LoadFailed => "got an error from the source",
             Self::LeaseLost => "lost the lease on the way",
             Self::SoftTimeout => "waited as long as the soft timeout",

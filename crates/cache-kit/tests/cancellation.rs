@@ -62,12 +62,15 @@ async fn operate(cache: &Cache, under_way: &Arc<AtomicU64>, random: &mut fastran
         }
         _ => {
             let other = format!("key:{}", (key + 1) % 16);
-            let batch = cache.get_many_or_load([name, other], move |missing| async move {
-                let _guard = load(key, load_polls, counter).await;
-                let number = |key: &String| key[4..].parse().unwrap();
-                Ok::<_, SourceDown>(
-                    missing.into_iter().map(|k| (k.clone(), value_of(number(&k)))).collect::<Vec<_>>(),
-                )
+            let batch = cache.get_many_or_load([name, other], move |missing| {
+                let counter = Arc::clone(&counter);
+                async move {
+                    let _guard = load(key, load_polls, counter).await;
+                    let number = |key: &String| key[4..].parse().unwrap();
+                    Ok::<_, SourceDown>(
+                        missing.into_iter().map(|k| (k.clone(), value_of(number(&k)))).collect::<Vec<_>>(),
+                    )
+                }
             });
             if let Some(Ok(values)) = drop_after(batch, polls).await {
                 assert_eq!(values, [Some(value_of(key)), Some(value_of((key + 1) % 16))]);

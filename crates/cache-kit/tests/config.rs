@@ -13,9 +13,10 @@ async fn one_url_sets_backend_and_cache() {
         Cache::from_url("memory://?max_entries=10k&ttl=5m&namespace=shop&codec=json&max_value=1kb").unwrap();
     cache.set("user:1", &"Ada".to_owned()).await.unwrap();
     let entry = cache.backend().get("shop/user:1").await.unwrap().unwrap();
-    assert_eq!(&entry[72..], br#""Ada""#);
+    assert_eq!(&entry[80..], br#""Ada""#);
     assert_eq!(cache.set("big", &"x".repeat(1000)).await.unwrap_err().kind(), ErrorKind::TooLarge);
-    assert_eq!(cache.clear().await.unwrap(), 1);
+    cache.clear().await.unwrap();
+    assert_eq!(cache.get::<String>("user:1").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -74,13 +75,17 @@ fn what_is_wrong_with_a_setting_is_named() {
 }
 
 #[tokio::test]
-async fn a_cache_without_a_namespace_is_not_cleared_by_accident() {
+async fn clearing_a_cache_without_a_namespace_removes_nothing_of_others() {
     let backend = InMemoryBackend::new();
-    let cache = Cache::new(backend.clone());
+    let (cache, other) = (Cache::new(backend.clone()), Cache::builder().namespace("other"));
+    let other = other.build(backend.clone()).unwrap();
+    backend.set("somebody's", "own".into(), None).await.unwrap();
     cache.set("k", &1).await.unwrap();
-    let error = cache.clear().await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("namespace"), "{error}");
-    assert_eq!(backend.stats().entries, 1);
+    other.set("k", &2).await.unwrap();
+    cache.clear().await.unwrap();
+    assert_eq!(cache.get::<i32>("k").await.unwrap(), None);
+    assert_eq!(other.get::<i32>("k").await.unwrap(), Some(2));
+    assert_eq!(backend.get("somebody's").await.unwrap().as_deref(), Some(&b"own"[..]));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Everything that waits has an end: callers, loads, leaders that nobody runs, and the cache itself.
 
+// long: each deadline is shown on one stage.
+
 #![expect(clippy::unwrap_used, clippy::future_not_send, reason = "tests fail, each on its own thread")]
 
 mod common;
@@ -33,6 +35,8 @@ struct Stage {
 }
 
 fn stage(policy: Policy) -> Stage {
+    // Lives are exact here.
+    let policy = policy.with_ttl_jitter(0.0);
     let time = ManualClock::new();
     let memory = InMemoryBackend::builder().clock(time.clock()).build().unwrap();
     let (backend, faults) = FaultyBackend::new(memory.clone());
@@ -253,7 +257,10 @@ async fn batches_and_reads_past_the_cache_end_at_the_deadline_too() {
     let count = Arc::new(AtomicU64::new(0));
     let (cache, running) = (stage.cache.clone(), Arc::clone(&count));
     let batch = tokio::spawn(async move {
-        let load = |_| async move { forever(running).await.map(|value| vec![("a".to_owned(), value)]) };
+        let load = move |_| {
+            let running = Arc::clone(&running);
+            async move { forever(running).await.map(|value| vec![("a".to_owned(), value)]) }
+        };
         cache.get_many_or_load::<String, _, _, _, _>(["a", "b"], load).await
     });
     let (cache, running) = (stage.cache.clone(), Arc::clone(&count));
@@ -364,7 +371,10 @@ async fn an_invalidation_that_hangs_keeps_no_read_beyond_its_timeout() {
 #[tokio::test]
 async fn a_lookup_of_many_keys_that_hangs_keeps_no_read_beyond_its_timeout() {
     over_in_time(Operation::Mget, async |cache, users| {
-        let load = |_| async move { users.name(1).await.map(|name| vec![("user:1".to_owned(), name)]) };
+        let load = move |_| {
+            let users = users.clone();
+            async move { users.name(1).await.map(|name| vec![("user:1".to_owned(), name)]) }
+        };
         cache.get_many_or_load::<String, _, _, _, _>(["user:1"], load).await.map(|_| ())
     })
     .await;

@@ -19,7 +19,8 @@ fn memory(time: &ManualClock) -> InMemoryBackend {
 }
 
 fn cache(time: &ManualClock, backend: impl cache_kit::backend::CacheBackend, policy: Policy) -> Cache {
-    let builder = Cache::builder().clock(time.clock()).ttl(TTL).policy(policy);
+    // Lives are exact here.
+    let builder = Cache::builder().clock(time.clock()).ttl(TTL).policy(policy.with_ttl_jitter(0.0));
     builder.build(backend).expect("the policy contradicts nothing")
 }
 

@@ -1,6 +1,8 @@
 //! Late fills on Memcached are refused, whoever invalidated and however: this cache, another one, a foreign command, a
 //! flush, an expiry, a restart. And what is stored is what other clients can read. Gates, not sleeps.
 
+// long: each race is run on one set of gates.
+
 #![cfg(feature = "memcached")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -13,7 +15,7 @@ use cache_kit::backend::{
     Acquired, CacheBackend, Filled, Lease, MemcachedBackend, MemcachedConfig, SetEntry,
 };
 use cache_kit::testing::Gate;
-use cache_kit::{Cache, LoadOptions, Outcome, Source, Stored};
+use cache_kit::{Cache, LoadOptions, Outcome, Policy, Source, Stored};
 use cache_kit_test_support::MemcachedServer;
 use common::{Users, bounded};
 
@@ -226,18 +228,21 @@ async fn a_batch_is_fenced_key_by_key() {
     let (cache, gate) = (Cache::new(backend(&server)), Gate::new());
     let (reader, at) = (cache.clone(), gate.clone());
     let batch = tokio::spawn(async move {
-        let load = |missing: Vec<String>| async move {
-            at.pass().await;
-            Ok::<_, std::io::Error>(
-                missing.into_iter().map(|key| (key, "old".to_owned())).collect::<Vec<_>>(),
-            )
+        let load = move |missing: Vec<String>| {
+            let at = at.clone();
+            async move {
+                at.pass().await;
+                Ok::<_, std::io::Error>(
+                    missing.into_iter().map(|key| (key, "old".to_owned())).collect::<Vec<_>>(),
+                )
+            }
         };
         reader.get_many_or_load_outcomes(["user:1", "user:2"], LoadOptions::default(), load).await.unwrap()
     });
     bounded(gate.reached()).await;
     assert_eq!(server.command("delete user:1"), "DELETED");
     gate.open();
-    let stored: Vec<_> = bounded(batch).await.unwrap().into_iter().map(|read| read.stored).collect();
+    let stored: Vec<_> = bounded(batch).await.unwrap().into_iter().map(|read| read.unwrap().stored).collect();
     assert_eq!(stored, [Stored::FencedOff, Stored::Yes]);
     assert_eq!(cache.get::<String>("user:1").await.unwrap(), None);
     assert_eq!(cache.get::<String>("user:2").await.unwrap().as_deref(), Some("old"));
@@ -437,7 +442,9 @@ async fn client_flags_are_never_zero_and_leave_the_low_bits_to_others() {
     backend.mset(&[entry]).await.unwrap();
     let lease = granted(&backend, "fill", None, LIFE).await;
     assert_eq!(backend.fill("fill", &lease, Bytes::from("v"), None).await.unwrap(), Filled::Stored);
-    Cache::new(backend).set("cache", &"Ada".to_owned()).await.unwrap();
+    let exact = Policy::default().with_ttl_jitter(0.0);
+    let cache = Cache::builder().policy(exact).build(backend).unwrap();
+    cache.set("cache", &"Ada".to_owned()).await.unwrap();
     for key in ["set", "mset", "fill", "cache"] {
         let flags = told(&server, key, 'f');
         assert!(flags > 0 && flags & 0xff == 0, "{key}: {flags:#x}");

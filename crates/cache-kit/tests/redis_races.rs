@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cache_kit::backend::{Acquired, CacheBackend, Filled, RedisBackend};
 use cache_kit::testing::Gate;
-use cache_kit::{Cache, LoadOptions, Outcome, Source, Stored};
+use cache_kit::{Cache, LoadOptions, Outcome, Policy, Source, Stored};
 use common::sites::{Site, Way, on_sites};
 use common::{Users, bounded};
 use tokio::task::JoinHandle;
@@ -203,7 +203,8 @@ async fn values_are_stored_as_any_client_reads_them(way: Way) {
     let backend = backend(&site);
     backend.set("key", Bytes::from("plain"), None).await.unwrap();
     assert_eq!(site.command("key", "GET <key>"), "plain");
-    let cache = Cache::new(backend);
+    let exact = Policy::default().with_ttl_jitter(0.0);
+    let cache = Cache::builder().policy(exact).build(backend).unwrap();
     cache.set("user:1", &"Ada".to_owned()).await.unwrap();
     assert!(site.command("user:1", "GETRANGE <key> 0 3").starts_with("CKIT"));
     let ttl: i64 = site.command("user:1", "PTTL <key>").parse().unwrap();

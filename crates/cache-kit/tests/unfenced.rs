@@ -26,7 +26,8 @@ impl CacheBackend for Plain {
     }
 
     async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<()> {
-        if let Some(gate) = &self.before_set {
+        // Not for versions, whose keys are the crate's own.
+        if let Some(gate) = self.before_set.as_ref().filter(|_| !key.starts_with('%')) {
             gate.pass().await;
         }
         self.inner.set(key, value, ttl).await
@@ -106,21 +107,24 @@ async fn what_is_loaded_during_a_hold_is_not_stored() {
     assert_eq!(read().await.unwrap().stored, Stored::FencedOff);
     let load = |missing: Vec<String>| async { Ok::<_, SourceDown>(missing.into_iter().map(|key| (key, 1))) };
     assert_eq!(cache.get_many_or_load(["b"], load).await.unwrap(), [Some(1)]);
-    assert_eq!(inner.stats().entries, 0);
+    assert_eq!(common::values_in(&inner), 0);
     hold.confirm().await.unwrap();
     assert_eq!(read().await.unwrap().stored, Stored::Yes);
 }
 
 #[tokio::test]
-async fn a_batch_that_an_invalidation_overtook_stores_nothing() {
+async fn a_batch_does_not_store_what_an_invalidation_overtook() {
     let (cache, inner) = plain(None);
     let gate = Gate::new();
     let (reader, at) = (cache.clone(), gate.clone());
     let batch = tokio::spawn(async move {
         reader
-            .get_many_or_load(["a", "b"], move |missing| async move {
-                at.pass().await;
-                Ok::<_, SourceDown>(missing.into_iter().map(|key| (key, 1)).collect::<Vec<_>>())
+            .get_many_or_load(["a", "b"], move |missing| {
+                let at = at.clone();
+                async move {
+                    at.pass().await;
+                    Ok::<_, SourceDown>(missing.into_iter().map(|key| (key, 1)).collect::<Vec<_>>())
+                }
             })
             .await
     });
@@ -128,7 +132,7 @@ async fn a_batch_that_an_invalidation_overtook_stores_nothing() {
     cache.invalidate("a").await.unwrap();
     gate.open();
     assert_eq!(bounded(batch).await.unwrap().unwrap(), [Some(1), Some(1)]);
-    assert_eq!(inner.stats().entries, 0);
+    assert!(!inner.exists("a").await.unwrap() && inner.exists("b").await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

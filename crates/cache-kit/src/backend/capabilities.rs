@@ -23,7 +23,8 @@ pub struct Capabilities {
     pub tier: Tier,
     /// Whether entries survive a restart of the server.
     pub persistence: Persistence,
-    /// Who sees the entries.
+    /// Who sees the entries. With [`SingleProcess`](Distribution::SingleProcess), what this process knows of a key's versions
+    /// and leases is never asked again: say so only of a store that nobody else reaches.
     pub distribution: Distribution,
     /// What can be stored beside plain values.
     pub data_model: DataModel,
@@ -41,8 +42,13 @@ pub struct Capabilities {
     /// round trip, and nothing changed where the key holds a value. A reader that will load what is not there then asks
     /// by `acquire`, and a miss costs no round trip for its lease.
     pub lease_on_read: bool,
+    /// Whether [`get`](super::CacheBackend::get) and [`mget`](super::CacheBackend::mget) may be answered by a copy that is
+    /// behind, such as a replica. [`acquire`](super::CacheBackend::acquire) never is.
+    pub reads_may_lag: bool,
     /// How much longer than asked an entry may live; it never lives shorter.
     pub ttl_resolution: Duration,
+    /// How many entries it holds at most, as far as that is known.
+    pub max_entries: Option<usize>,
     /// The longest key in bytes that is stored as it is, if there is a limit.
     pub max_key_bytes: Option<usize>,
     /// The largest value in bytes, if there is a limit.
@@ -66,7 +72,9 @@ impl Capabilities {
             transactions: false,
             fence: Fence::None,
             lease_on_read: false,
+            reads_may_lag: false,
             ttl_resolution: Duration::from_secs(1),
+            max_entries: None,
             max_key_bytes: None,
             max_value_bytes: None,
         }

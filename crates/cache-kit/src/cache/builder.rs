@@ -42,15 +42,15 @@ impl CacheBuilder {
         self
     }
 
-    /// How long entries live. Default: five minutes. Zero is an error.
+    /// How long entries live, whatever [`Policy::ttl`] says. Default: as that says, five minutes. Zero is an error.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.settings.ttl = TtlPolicy::Fixed(ttl);
+        self.settings.set_ttl(TtlPolicy::Fixed(ttl));
         self
     }
 
-    /// How long entries live, by policy. Default: [`TtlPolicy::Default`], five minutes.
+    /// How long entries live, by policy. Default: [`TtlPolicy::Default`], as [`Policy::ttl`] says.
     pub fn ttl_policy(mut self, policy: TtlPolicy) -> Self {
-        self.settings.ttl = policy;
+        self.settings.set_ttl(policy);
         self
     }
 
@@ -69,7 +69,7 @@ impl CacheBuilder {
         self
     }
 
-    /// The largest entry in bytes, 72 of them its header; larger values are returned but not stored, and larger
+    /// The largest entry in bytes, 80 or more of them its header; larger values are returned but not stored, and larger
     /// entries are misses. Default: 8 MiB, or less where the backend takes less. Less than 128 is an error.
     pub fn max_value_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_value_bytes = bytes;
@@ -83,8 +83,9 @@ impl CacheBuilder {
         self
     }
 
-    /// How old answers may be, and how long they may take. Default: nothing stale is served, and loads end after 30 s.
-    /// What contradicts itself is an error.
+    /// How long entries live, how old answers may be, and how long they may take. Of the life, [`ttl`](Self::ttl) and
+    /// [`ttl_policy`](Self::ttl_policy) have the last word, whichever is called first. Default: five minutes, nothing stale
+    /// is served, and loads end after 30 s. What contradicts itself is an error.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.settings.set_policy(policy);
         self
@@ -148,7 +149,7 @@ impl CacheBuilder {
         if let Some(namespace) = &self.settings.namespace {
             check_namespace(namespace)?;
         }
-        if matches!(self.settings.ttl, TtlPolicy::Fixed(Duration::ZERO)) {
+        if matches!(self.settings.ttl(), TtlPolicy::Fixed(Duration::ZERO)) {
             return Err(Error::config("ttl is zero")
                 .with_hint("set a longer one, or TtlPolicy::Infinite (`ttl=none`) for entries without end"));
         }
@@ -181,7 +182,7 @@ impl CacheBuilder {
                 },
             )?;
         if let Some(ttl) = ttl {
-            self.settings.ttl = ttl;
+            self.settings.set_ttl(ttl);
         }
         if let Some(namespace) = params.take("namespace", "", |value| Some(value.into()))? {
             self.settings.namespace = Some(namespace);
@@ -204,7 +205,7 @@ impl fmt::Debug for CacheBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheBuilder")
             .field("namespace", &self.settings.namespace)
-            .field("ttl", &self.settings.ttl)
+            .field("ttl", self.settings.ttl())
             .field("codec", &self.settings.codec)
             .finish_non_exhaustive()
     }

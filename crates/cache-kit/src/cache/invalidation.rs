@@ -102,12 +102,39 @@ impl Cache {
         self.engine.shutdown(timeout).await
     }
 
-    /// Removes everything under this cache's namespace, and nothing else, and tells how many values that was.
+    /// Makes every entry invalid that has this tag ([`LoadOptions::with_tags`](crate::LoadOptions),
+    /// [`Loaded::with_tags`](crate::Loaded::with_tags), [`CacheEntity::cache_tags`](crate::CacheEntity::cache_tags)), at the cost
+    /// of two operations however many they are. This cache sees it at once, others within their
+    /// [`Policy::tag_version_max_age`](crate::Policy::tag_version_max_age). The memory of the entries comes back as they expire.
+    ///
+    /// What a load that is under way stores of such an entry is never served, here or in other processes.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without a namespace, or if the backend cannot delete by pattern;
-    /// otherwise as [`invalidate`](Self::invalidate).
-    pub async fn clear(&self) -> Result<u64> {
+    /// As [`invalidate`](Self::invalidate); [`InvalidInput`](ErrorKind::InvalidInput) for what cannot be a tag.
+    pub async fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
+        self.invalidate_tags([tag.as_ref()]).await
+    }
+
+    /// [`invalidate_tag`](Self::invalidate_tag) for several tags: every entry with at least one of them.
+    ///
+    /// # Errors
+    /// As `invalidate_tag`.
+    pub async fn invalidate_tags(
+        &self,
+        tags: impl IntoIterator<Item = impl AsRef<str>> + Send,
+    ) -> Result<()> {
+        let tags = crate::tags::checked(tags)?;
+        self.engine.invalidate_tags(&tags).await
+    }
+
+    /// Makes everything in this cache invalid, and nothing of other namespaces, at the cost of one operation for each part
+    /// that the backend's keys are spread over. `Ok` when each part has answered. This cache sees it at once, others within
+    /// their [`Policy::tag_version_max_age`](crate::Policy::tag_version_max_age). The memory of the entries comes back as
+    /// they expire; [`invalidate_matching`](Self::invalidate_matching) removes them, where the backend can.
+    ///
+    /// # Errors
+    /// As [`invalidate`](Self::invalidate): what has not answered is queued.
+    pub async fn clear(&self) -> Result<()> {
         self.engine.clear().await
     }
 

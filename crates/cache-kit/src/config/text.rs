@@ -3,10 +3,6 @@
 use std::time::Duration;
 
 /// How durations look.
-#[cfg_attr(
-    not(any(feature = "inmemory", feature = "redis", feature = "memcached")),
-    expect(dead_code, reason = "only backends of ours need it")
-)]
 pub(crate) const DURATION: &str = "durations look like 250ms, 5m or 1h 30m";
 /// How sizes look.
 pub(crate) const SIZE: &str = "sizes look like 1000, 10k, 64mb or 64MiB";
@@ -14,6 +10,23 @@ pub(crate) const SIZE: &str = "sizes look like 1000, 10k, 64mb or 64MiB";
 /// `250ms`, `5m`, `1h 30m`; a bare number has no unit and is refused, except for 0.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
+}
+
+/// A duration as [`duration`] reads it, without loss: `5m`, `1h 30m`, `1s 500ms`.
+pub(crate) fn written(duration: Duration) -> String {
+    let (seconds, nanos) = (duration.as_secs(), u64::from(duration.subsec_nanos()));
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (nanos / 1_000_000, "ms"),
+        (nanos / 1_000 % 1_000, "us"),
+        (nanos % 1_000, "ns"),
+    ];
+    let words: Vec<_> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if words.is_empty() { "0s".to_owned() } else { words.join(" ") }
 }
 
 /// `1000`, `10k` (thousands), `64mb`, `64MiB`.
@@ -54,6 +67,23 @@ mod tests {
         for text in ["", "k", "-1", "1.5k", "10q", "99999999999999999999", "99999999999999999g"] {
             assert_eq!(size(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn durations_are_written_in_the_units_of_people_and_read_back() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_500_000, "1ms 500us"),
+            (250_000_000, "250ms"),
+            (300_000_000_000, "5m"),
+            (5_400_000_000_000, "1h 30m"),
+            (7_776_000_000_000_000, "90d"),
+        ] {
+            let span = Duration::from_nanos(nanos);
+            assert_eq!((written(span).as_str(), duration(text)), (text, Some(span)));
+        }
+        assert_eq!(duration(&written(Duration::MAX)), Some(Duration::MAX));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which loads the current task is inside of, so that a load that waits for itself is an error, not a hang.
 
 use std::any::TypeId;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 tokio::task_local! {
@@ -11,9 +12,24 @@ tokio::task_local! {
 pub(super) struct Link {
     /// Which cache, by the address of what its clones share.
     cache: usize,
-    key: Box<str>,
+    keys: Keys,
     tag: TypeId,
     within: Option<Arc<Self>>,
+}
+
+/// What is loaded.
+enum Keys {
+    One(Box<str>),
+    Many(HashSet<Box<str>>),
+}
+
+impl Keys {
+    fn contain(&self, key: &str) -> bool {
+        match self {
+            Self::One(one) => &**one == key,
+            Self::Many(keys) => keys.contains(key),
+        }
+    }
 }
 
 /// The innermost load that this task is inside of.
@@ -37,7 +53,7 @@ impl Link {
 pub(super) fn contains(cache: usize, key: &str, tag: TypeId) -> bool {
     let mut next = current();
     while let Some(link) = next {
-        if link.cache == cache && link.tag == tag && &*link.key == key {
+        if link.cache == cache && link.tag == tag && link.keys.contain(key) {
             return true;
         }
         next = link.within.clone();
@@ -48,12 +64,17 @@ pub(super) fn contains(cache: usize, key: &str, tag: TypeId) -> bool {
 /// A load about to begin, inside of what the current task is inside of. Made before the load is spawned, so
 /// that the chain crosses tasks.
 pub(super) fn link(cache: usize, key: &str, tag: TypeId) -> Arc<Link> {
-    Arc::new(Link { cache, key: key.into(), tag, within: current() })
+    Arc::new(Link { cache, keys: Keys::One(key.into()), tag, within: current() })
+}
+
+/// The load of many keys.
+pub(super) fn link_many<'k>(cache: usize, keys: impl Iterator<Item = &'k str>, tag: TypeId) -> Arc<Link> {
+    Arc::new(Link { cache, keys: Keys::Many(keys.map(Into::into).collect()), tag, within: current() })
 }
 
 /// A load that is inside of none.
 pub(super) fn root(cache: usize, key: &str, tag: TypeId) -> Arc<Link> {
-    Arc::new(Link { cache, key: key.into(), tag, within: None })
+    Arc::new(Link { cache, keys: Keys::One(key.into()), tag, within: None })
 }
 
 /// Runs the load inside of its link.

@@ -37,6 +37,7 @@ use super::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, Ra
 use super::turns::Turn;
 use crate::backend::Lease;
 use crate::clock::Tick;
+use crate::tags::Tags;
 
 /// What a flight ends with.
 #[derive(Clone)]
@@ -70,6 +71,9 @@ struct Flight {
 
 struct State {
     phase: Phase,
+    /// What its value is tagged with, as far as that is known before it is loaded; as those say who lead it or joined it.
+    tags: Vec<Tags>,
+    may_choose_tags: bool,
     /// Followers that have not taken the result or gone away.
     waiting: usize,
     detached: bool,
@@ -110,7 +114,7 @@ pub(super) enum Role {
 }
 
 /// Which loads a caller joins.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Joining {
     pub(super) now: Tick,
     /// No load that was vouched for longer ago than this; `None` where nobody but this process changes the keys.
@@ -119,6 +123,10 @@ pub(super) struct Joining {
     pub(super) max_followers: usize,
     /// The caller is inside of a load.
     pub(super) is_nested: bool,
+    /// What the value will be tagged with, if the caller leads.
+    pub(super) tags: Tags,
+    /// Whether its loader may name tags.
+    pub(super) may_choose_tags: bool,
 }
 
 /// How a follower's wait ends.
@@ -141,7 +149,8 @@ impl Flights {
 
     /// Joins the flight of this key and type, or starts one.
     pub(super) fn enter(self: &Arc<Self>, key: &str, tag: TypeId, joining: Joining) -> Role {
-        let Joining { now, max_age, max_followers, is_nested } = joining;
+        let Joining { now, max_age, max_followers, is_nested, tags, may_choose_tags } = joining;
+        let tagged = (!tags.names().is_empty()).then_some(tags);
         let mut table = self.table(key);
         if let Some(flight) = table.get(key).and_then(|flights| flights.iter().find(|f| f.tag == tag)) {
             let mut state = lock(&flight.state);
@@ -161,6 +170,7 @@ impl Flights {
                         state.doubting += 1;
                     }
                     state.is_urgent |= is_nested;
+                    state.is_tagged(tagged, may_choose_tags);
                     if !is_young || is_nested {
                         flight.asked.notify_one();
                     }
@@ -171,6 +181,7 @@ impl Flights {
                 Phase::Orphaned { lease } => {
                     let lease = lease.take().or_else(|| state.offered.take());
                     (state.phase, state.has_begun) = (Phase::Running, false);
+                    state.is_tagged(tagged, may_choose_tags);
                     return Role::Lead(Leader::new(self, key, flight, lease));
                 }
                 // Out of the table before it gets here; were it not, a new flight takes its place.
@@ -181,6 +192,8 @@ impl Flights {
             tag,
             state: Mutex::new(State {
                 phase: Phase::Running,
+                tags: Vec::from_iter(tagged),
+                may_choose_tags,
                 waiting: 0,
                 detached: false,
                 is_superseded: false,
@@ -224,6 +237,34 @@ impl Flights {
         leases
     }
 
+    /// Lets no one join those whose value has one of these tags, which are sorted, or may have; likewise. Those that may
+    /// have are not void: whether they are stored, versions decide.
+    pub(super) fn detach_tagged(&self, tags: &[&str]) -> Vec<(Box<str>, Lease)> {
+        let mut leases = Vec::new();
+        for stripe in &self.stripes {
+            let mut table = lock(stripe);
+            table.retain(|key, flights| {
+                flights.retain(|flight| {
+                    let mut state = lock(&flight.state);
+                    let mut names = state.tags.iter().flat_map(Tags::names);
+                    let is_tagged = names.any(|tag| tags.binary_search(&&**tag).is_ok());
+                    let may_be = state.may_choose_tags;
+                    if !is_tagged && may_be && matches!(state.phase, Phase::Running) {
+                        state.is_superseded = true;
+                        return false;
+                    }
+                    drop(state);
+                    if is_tagged || may_be {
+                        leases.extend(flight.detach().map(|lease| (key.clone(), lease)));
+                    }
+                    !is_tagged && !may_be
+                });
+                !flights.is_empty()
+            });
+        }
+        leases
+    }
+
     /// How many flights can be joined.
     pub(crate) fn len(&self) -> usize {
         self.stripes.iter().map(|stripe| lock(stripe).values().map(Vec::len).sum::<usize>()).sum()
@@ -237,6 +278,15 @@ impl Flights {
     fn table(&self, key: &str) -> MutexGuard<'_, Table> {
         #[expect(clippy::cast_possible_truncation, reason = "only the low bits are used")]
         lock(&self.stripes[self.hasher.hash_one(key) as usize % STRIPES])
+    }
+}
+
+impl State {
+    fn is_tagged(&mut self, tags: Option<Tags>, may_choose_tags: bool) {
+        self.may_choose_tags |= may_choose_tags;
+        if let Some(tags) = tags.filter(|tags| !self.tags.contains(tags)) {
+            self.tags.push(tags);
+        }
     }
 }
 
@@ -254,6 +304,8 @@ impl Flight {
         if state.doubting > 0 {
             self.wake.notify_waiters();
         }
+        // For the leader to give its lease back: whoever comes later need not wait for it.
+        self.asked.notify_one();
         None
     }
 }

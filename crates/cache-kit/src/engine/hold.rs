@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::pending::Owed;
 use super::{Engine, LEASE_LIFE, RENEW_EVERY};
@@ -114,7 +114,7 @@ impl Holds {
 pub struct Hold<B: CacheBackend = Box<dyn CacheBackend>> {
     engine: Engine<B>,
     keys: Vec<Box<str>>,
-    keeper: Option<AbortHandle>,
+    keeper: Option<JoinHandle<()>>,
     failed: Option<Error>,
     is_over: bool,
 }
@@ -142,7 +142,7 @@ impl<B: CacheBackend> Engine<B> {
         }
         if let (false, Ok(runtime)) = (leases.is_empty(), Handle::try_current()) {
             let keeper = runtime.spawn(self.clone().keep_hold(leases));
-            hold.keeper = Some(keeper.abort_handle());
+            hold.keeper = Some(keeper);
         }
         hold
     }
@@ -230,19 +230,26 @@ impl<B: CacheBackend> Hold<B> {
     /// # Errors
     /// As [`Cache::invalidate`](crate::Cache::invalidate).
     pub async fn confirm(mut self) -> Result<()> {
-        let keys = self.end();
+        let (keys, keeper) = self.end();
         let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
+        if let Some(keeper) = keeper {
+            // One that is just about to renew would take for another's what is removed below, and remove it once more,
+            // with the lease of whoever loads by then.
+            let _ended = keeper.await;
+        }
         self.engine.invalidate_many(&keys).await
     }
 
-    fn end(&mut self) -> Vec<Box<str>> {
+    /// The keys, which are not held any more, and what kept their leases, which has been told to stop.
+    fn end(&mut self) -> (Vec<Box<str>>, Option<JoinHandle<()>>) {
         self.is_over = true;
-        if let Some(keeper) = self.keeper.take() {
+        let keeper = self.keeper.take();
+        if let Some(keeper) = &keeper {
             keeper.abort();
         }
         let keys = std::mem::take(&mut self.keys);
         keys.iter().for_each(|key| self.engine.core.holds.remove(key));
-        keys
+        (keys, keeper)
     }
 }
 
@@ -250,8 +257,7 @@ impl<B: CacheBackend> Drop for Hold<B> {
     fn drop(&mut self) {
         if !self.is_over {
             // For those without a fence, whose loads may have begun meanwhile.
-            self.engine.core.invalidations.fetch_add(1, Ordering::SeqCst);
-            for key in self.end() {
+            for key in self.end().0 {
                 self.engine.detach(&key);
                 self.engine.owe(Owed::Key(key));
             }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
+use super::answer::Answer;
 use super::chain;
 use super::flight::{Follower, Joining, Landed, Leader, Role, Wait};
 use super::looking::Looker;
-use super::read::Answer;
 use super::{Engine, Request};
 use crate::backend::{CacheBackend, Distribution, Lease};
 use crate::clock::Tick;
@@ -37,6 +37,15 @@ pub(super) enum Turn<'a, B: CacheBackend> {
     Elsewhere,
 }
 
+/// What a caller makes of another's load.
+#[derive(Clone, Copy)]
+pub(super) struct Wants {
+    /// There is no waiting for others.
+    pub(super) only_lead: bool,
+    /// Whether "the source does not have it" is an answer.
+    pub(super) takes_absent: bool,
+}
+
 /// How long a caller waits.
 #[derive(Clone, Copy)]
 pub(super) struct Until {
@@ -56,22 +65,25 @@ impl<B: CacheBackend> Engine<B> {
             max_age: (!is_alone).then_some(self.policy(request).join_max_age),
             max_followers: self.settings.limits.max_waiting_reads,
             is_nested: chain::is_within_any(),
+            tags: request.tags.clone(),
+            may_choose_tags: request.may_choose_tags,
         }
     }
 
     /// Joins the load of this key and waits for it, or gets to lead it; with the lease that the lookup may have
-    /// brought. With `only_lead` there is no waiting for others.
+    /// brought.
     pub(super) async fn join<T>(
         &self,
         steps: &mut Steps,
         request: &Request<'_>,
         looked: Option<(Lease, Looker)>,
         until: Until,
-        only_lead: bool,
+        wants: Wants,
     ) -> Result<Turn<'_, B>>
     where
         T: CacheValue,
     {
+        let Wants { only_lead, takes_absent } = wants;
         let (mut lease, mut looker) = looked.unzip();
         let (key, tag) = (request.key.as_str(), TypeId::of::<T>());
         if chain::contains(self.id(), key, tag) {
@@ -117,6 +129,8 @@ impl<B: CacheBackend> Engine<B> {
             };
             match turn {
                 Turn::Gone => {}
+                // Who cannot say so itself does not take it from another, and loads.
+                Turn::Landed(landed) if !takes_absent && is_absent::<T>(&landed) => {}
                 turn => return Ok(turn),
             }
         }
@@ -179,6 +193,10 @@ impl<B: CacheBackend> Engine<B> {
     }
 }
 
+fn is_absent<T: CacheValue>(landed: &Landed) -> bool {
+    matches!(landed.ending.downcast_ref::<Result<Answer<T>>>(), Some(Ok(answer)) if answer.value.is_none())
+}
+
 pub(super) fn ending_of<T: CacheValue>(landed: &Landed) -> Result<Answer<T>> {
     match landed.ending.downcast_ref::<Result<Answer<T>>>() {
         Some(ending) => ending.clone(),
@@ -200,6 +218,13 @@ impl<'a, B: CacheBackend> Lead<'a, B> {
 
     pub(super) fn leader(&mut self) -> &mut Leader {
         match &mut self.leader {
+            Some(leader) => leader,
+            None => unreachable!("taken only by what consumes the lead"),
+        }
+    }
+
+    pub(super) fn peek(&self) -> &Leader {
+        match &self.leader {
             Some(leader) => leader,
             None => unreachable!("taken only by what consumes the lead"),
         }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
 
+use super::answer::Answer;
 use super::fill::Permit;
 use super::flight::Leader;
 use super::join::Lead;
-use super::lookup::{Missed, quarantined};
-use super::read::Answer;
+use super::load::{Guards, Unchanged};
+use super::lookup::{Missed, Usable, quarantined};
 use super::{Engine, LEASE_LIFE, RENEW_EVERY, Request};
 use crate::CacheStrategy;
 use crate::backend::{Acquired, CacheBackend, Fence, Lease};
@@ -27,6 +28,8 @@ pub(super) enum Leased<T> {
     Permit(Permit, Option<Error>),
     /// Somebody stored a usable value between the lookup and the lease.
     Found(Answer<T>),
+    /// Somebody else loads it, and that is all that was to be known.
+    Elsewhere,
 }
 
 /// Between two looks at a key that another process loads.
@@ -49,6 +52,8 @@ pub(super) trait Upkeep: Send {
 pub(super) struct Keeping<'a, B: CacheBackend> {
     pub(super) engine: &'a Engine<B>,
     pub(super) leader: &'a mut Leader,
+    /// The versions that the load began with.
+    pub(super) guards: Option<&'a Guards>,
     /// The last try failed: what the backend thinks of the lease is not known.
     pub(super) failed: Option<Error>,
     pub(super) steps: Steps,
@@ -70,6 +75,12 @@ impl<B: CacheBackend> Upkeep for Keeping<'_, B> {
 
 impl<B: CacheBackend> Keeping<'_, B> {
     pub(super) async fn renew_one(&mut self) {
+        if self.leader.is_detached() {
+            // What it loads is not stored any more, and others may want to.
+            let lease = self.leader.lease.take();
+            self.engine.release_later(self.leader.key(), lease);
+            return;
+        }
         let Some(lease) = &self.leader.lease else { return };
         let asked_at = self.engine.settings.clock.now();
         // Until it has ended.
@@ -77,24 +88,53 @@ impl<B: CacheBackend> Keeping<'_, B> {
         match self.engine.backend().renew(self.leader.key(), lease, LEASE_LIFE).await {
             Ok(Some(lease)) => {
                 self.engine.count(Event::LeaseRenewed);
-                self.failed = None;
                 self.leader.lease = Some(lease);
-                self.leader.vouch(asked_at);
+                match self.are_unchanged().await {
+                    Ok(Unchanged::All) => {
+                        self.failed = None;
+                        self.leader.vouch(asked_at);
+                    }
+                    Ok(Unchanged::ButAnyTag) => {
+                        self.failed = None;
+                        self.leader.cannot_vouch();
+                    }
+                    Ok(Unchanged::No) => {
+                        let lease = self.leader.lease.take();
+                        self.engine.release_later(self.leader.key(), lease);
+                        self.is_lost();
+                    }
+                    Err(error) => {
+                        self.failed = Some(error);
+                        self.leader.cannot_vouch();
+                    }
+                }
             }
-            Ok(None) => {
-                self.failed = None;
-                self.engine.count(Event::LeaseLost);
-                self.steps.add(Step::LeaseLost);
-                self.leader.lease = None;
-                // By another process: what is loaded may be out of date, and nobody else is to have it.
-                self.leader.detach();
-            }
+            Ok(None) => self.is_lost(),
             // It ends by itself, and the fill will tell.
             Err(error) if error.kind() == ErrorKind::Unsupported => self.failed = None,
             Err(error) => {
                 self.failed = Some(error);
                 self.leader.cannot_vouch();
             }
+        }
+    }
+}
+
+impl<B: CacheBackend> Keeping<'_, B> {
+    /// By another process: what is loaded may be out of date, and nobody else is to have it.
+    fn is_lost(&mut self) {
+        self.failed = None;
+        self.engine.count(Event::LeaseLost);
+        self.steps.add(Step::LeaseLost);
+        self.leader.lease = None;
+        self.leader.detach();
+    }
+
+    /// Whether the backend still has the versions that the load began with.
+    async fn are_unchanged(&self) -> Result<Unchanged> {
+        match self.guards {
+            Some(guards) => self.engine.are_unchanged(guards).await,
+            None => Ok(Unchanged::All),
         }
     }
 }
@@ -106,7 +146,7 @@ impl<B: CacheBackend> Engine<B> {
         lead: &mut Lead<'_, B>,
         request: &Request<'_>,
         seen: Seen,
-        accepts: fn(&T) -> bool,
+        usable: Usable<T>,
         deadline: Tick,
         steps: &mut Steps,
     ) -> Leased<T> {
@@ -120,6 +160,7 @@ impl<B: CacheBackend> Engine<B> {
             Seen::Unknown(error) => return Leased::Permit(Permit::Unknown, Some(error)),
             Seen::Nothing => None,
             Seen::Entry(entry) => Some(entry),
+            Seen::Early(entry) => return self.take_early(lead, request, &entry, steps).await,
         };
         let mut tries = 0;
         let mut wait = Wait::default();
@@ -178,7 +219,7 @@ impl<B: CacheBackend> Engine<B> {
             }
             // The load of an invalidation is not answered from the cache.
             if request.strategy != CacheStrategy::Invalidate
-                && let Ok(found) = self.judge(request, entry.clone(), accepts)
+                && let Ok(found) = self.judge_anew(request, entry.clone(), usable).await
             {
                 lead.leader().vouch(asked_at);
                 steps.add(Step::FilledElsewhere);
@@ -191,6 +232,41 @@ impl<B: CacheBackend> Engine<B> {
             if tries == 2 {
                 let permit = if self.is_fenced() { Permit::LeftToOther } else { Permit::Unfenced };
                 return Leased::Permit(permit, None);
+            }
+        }
+    }
+
+    /// Takes the lease over a value that is still good, or leaves it to whoever has it.
+    async fn take_early<T: CacheValue>(
+        &self,
+        lead: &mut Lead<'_, B>,
+        request: &Request<'_>,
+        entry: &Bytes,
+        steps: &mut Steps,
+    ) -> Leased<T> {
+        let asked_at = self.settings.clock.now();
+        lead.leader().ask(asked_at, self.is_fenced());
+        match self.backend().acquire(request.key.as_str(), Some(entry), LEASE_LIFE).await {
+            Ok(Acquired::Granted { lease, kept: Some(_) }) => {
+                self.count(Event::EarlyRefresh);
+                lead.leader().lease = Some(lease);
+                lead.leader().vouch(asked_at);
+                steps.add(Step::Leased);
+                Leased::Permit(Permit::Lease, None)
+            }
+            Ok(Acquired::Unfenced) => {
+                self.count(Event::EarlyRefresh);
+                Leased::Permit(Permit::Unfenced, None)
+            }
+            // Removed, or loaded anew, since it was read.
+            Ok(Acquired::Granted { lease, kept: None }) => {
+                self.release_later(request.key.as_str(), Some(lease));
+                Leased::Elsewhere
+            }
+            Ok(Acquired::Busy { .. } | Acquired::Present { .. }) => Leased::Elsewhere,
+            Err(error) => {
+                self.backend_failed(&request.key, "no lease could be taken", &error);
+                Leased::Elsewhere
             }
         }
     }
@@ -287,6 +363,8 @@ impl<B: CacheBackend> Engine<B> {
 pub(super) enum Seen {
     Nothing,
     Entry(Bytes),
+    /// One that is still good.
+    Early(Bytes),
     Unknown(Error),
 }
 
@@ -296,6 +374,7 @@ impl From<Missed> for Seen {
             // A lease that came with it was taken when the flight was joined.
             Missed::Absent | Missed::Leased(..) => Self::Nothing,
             Missed::Unusable(entry) => Self::Entry(entry),
+            Missed::Early(entry) => Self::Early(entry),
             Missed::Unknown(error) => Self::Unknown(error),
         }
     }

@@ -5,11 +5,12 @@ use futures_util::future::{Either, select};
 
 use super::looking::Looker;
 use super::stale::Fallback;
+use super::versions::{Scope, View};
 use super::{Engine, LEASE_LIFE, Request};
 use crate::backend::{Acquired, CacheBackend, Lease, Peek};
 use crate::clock::Tick;
 use crate::entity::CacheValue;
-use crate::entry::{self, Header, Reject};
+use crate::entry::{Entry, Header, Reject};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Event, rejected};
 use crate::steps::{Step, Steps};
@@ -19,8 +20,29 @@ const MAX_SKEW_MILLIS: u64 = 60_000;
 
 /// A usable entry.
 pub(super) struct Found<T> {
-    pub(super) value: T,
+    /// `None`: the source does not have it.
+    pub(super) value: Option<T>,
     pub(super) written_at: u64,
+    /// What there is to do about the entry, beside answering with it.
+    pub(super) chore: Option<Chore>,
+}
+
+/// Work that an entry gives to whoever reads it.
+pub(super) enum Chore {
+    /// Its life is to go on, since it was read.
+    Touch(Bytes),
+    /// It is to be loaded anew before its life ends.
+    Refresh(Bytes),
+}
+
+/// What a reader can use of an entry.
+pub(crate) struct Usable<T> {
+    /// Whether a value may be used; one that may not is a miss.
+    pub(super) accepts: fn(&T) -> bool,
+    /// Whether "the source does not have it" is an answer.
+    pub(super) takes_absent: bool,
+    /// Whether it can load anew behind its caller.
+    pub(super) may_refresh: bool,
 }
 
 /// An entry that is not used as it is.
@@ -28,6 +50,14 @@ pub(super) struct Unused<T> {
     pub(super) entry: Bytes,
     /// What it is still good for.
     pub(super) fallback: Option<Fallback<T>>,
+}
+
+/// What an entry comes to.
+pub(super) enum Judged<T> {
+    Found(Found<T>),
+    Unused(Unused<T>),
+    /// These versions have to be asked for first.
+    Unsure(Bytes, Vec<Scope>),
 }
 
 /// Why there is no usable entry.
@@ -38,6 +68,8 @@ pub(super) enum Missed {
     Leased(Lease, Looker),
     /// The key holds this, which is stale or cannot be read.
     Unusable(Bytes),
+    /// The key holds this, which is good, and is to be loaded anew all the same.
+    Early(Bytes),
     /// The backend could not tell.
     Unknown(Error),
 }
@@ -52,13 +84,33 @@ pub(super) struct Miss<T> {
     pub(super) deadline: Option<Tick>,
 }
 
+// Derived, they would ask the same of `T`.
+impl<T> Copy for Usable<T> {}
+
+impl<T> Clone for Usable<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Usable<T> {
+    /// For a reader that takes whatever there is.
+    pub(crate) fn any() -> Self {
+        Self { accepts: |_| true, takes_absent: true, may_refresh: false }
+    }
+}
+
 impl<T> Miss<T> {
     pub(super) fn new(missed: Missed, step: Step) -> Self {
         Self { missed, fallback: None, steps: Steps::default().with(step), deadline: None }
     }
 
     pub(super) fn unknown(error: Error) -> Self {
-        Self::new(Missed::Unknown(error), Step::BackendFailed)
+        let step = match error.kind() {
+            ErrorKind::Unconfirmed => Step::Quarantined,
+            _ => Step::BackendFailed,
+        };
+        Self::new(Missed::Unknown(error), step)
     }
 }
 
@@ -82,6 +134,31 @@ impl Missed {
     }
 }
 
+/// What a lookup that may bring a lease was answered, while it waits for what is asked beside. Dropped, it gives the lease
+/// back.
+struct Taken<'a, B: CacheBackend> {
+    engine: &'a Engine<B>,
+    key: &'a str,
+    acquired: Option<Acquired>,
+}
+
+impl<B: CacheBackend> Taken<'_, B> {
+    fn take(mut self) -> Acquired {
+        match self.acquired.take() {
+            Some(acquired) => acquired,
+            None => unreachable!("taken only here, by what consumes it"),
+        }
+    }
+}
+
+impl<B: CacheBackend> Drop for Taken<'_, B> {
+    fn drop(&mut self) {
+        if let Some(Acquired::Granted { lease, .. }) = self.acquired.take() {
+            self.engine.release_later(self.key, Some(lease));
+        }
+    }
+}
+
 impl<B: CacheBackend> Engine<B> {
     /// Asks the backend, without a boxed future if it can answer at once.
     pub(super) async fn fetch(&self, key: &str) -> Result<Option<Bytes>> {
@@ -96,22 +173,30 @@ impl<B: CacheBackend> Engine<B> {
     pub(super) async fn look_up<T: CacheValue>(
         &self,
         request: &Request<'_>,
-        accepts: fn(&T) -> bool,
+        usable: Usable<T>,
     ) -> Result<Found<T>, Box<Miss<T>>> {
         self.check_pending(request)?;
         let started = self.observer.start(&self.settings.clock);
         let key = request.key.as_str();
         let mut deadline = None;
+        let mut view = self.view(request);
         let fetched = match self.backend().peek(key) {
             Peek::Hit(entry) => Ok(Some(entry)),
             Peek::Miss => Ok(None),
             Peek::Unknown => {
                 deadline = self.deadline(request);
-                self.half_of(deadline, self.beside_the_epoch(self.backend().get(key))).await
+                let get = self.beside_versions(request, &mut view, self.backend().get(key));
+                self.half_of(deadline, get).await
             }
         };
         let answer = match fetched {
-            Ok(Some(entry)) => self.judge(request, entry, accepts).map_err(Miss::from),
+            Ok(Some(entry)) => match self.judge(request, entry, usable, &view) {
+                Judged::Found(found) => Ok(found),
+                Judged::Unused(unused) => Err(Miss::from(unused)),
+                Judged::Unsure(entry, scopes) => {
+                    Box::pin(self.judge_surely(request, (entry, scopes), usable, view, deadline)).await
+                }
+            },
             Ok(None) => Err(Miss::new(Missed::Absent, Step::FoundNothing)),
             Err(error) => Err(Miss::unknown(error)),
         };
@@ -124,20 +209,32 @@ impl<B: CacheBackend> Engine<B> {
     pub(super) async fn look_up_to_load<T: CacheValue>(
         &self,
         request: &Request<'_>,
-        accepts: fn(&T) -> bool,
+        usable: Usable<T>,
     ) -> Result<Found<T>, Box<Miss<T>>> {
         if !self.core.capabilities.lease_on_read {
-            return self.look_up(request, accepts).await;
+            return self.look_up(request, usable).await;
         }
         self.check_pending(request)?;
         let Some(looker) = self.core.looking.begin(request.key.hash()) else {
-            return self.look_up(request, accepts).await;
+            return self.look_up(request, usable).await;
         };
         let started = self.observer.start(&self.settings.clock);
         let deadline = self.deadline(request);
-        let acquire = self.backend().acquire(request.key.as_str(), None, LEASE_LIFE);
-        let answer = match self.half_of(deadline, self.beside_the_epoch(acquire)).await {
-            Ok(Acquired::Present { value }) => self.judge(request, value, accepts).map_err(Miss::from),
+        let mut view = self.view(request);
+        let key = request.key.as_str();
+        let acquire = async {
+            let acquired = self.backend().acquire(key, None, LEASE_LIFE).await?;
+            Ok(Taken { engine: self, key, acquired: Some(acquired) })
+        };
+        let acquire = self.beside_versions(request, &mut view, acquire);
+        let answer = match self.half_of(deadline, acquire).await.map(Taken::take) {
+            Ok(Acquired::Present { value }) => match self.judge(request, value, usable, &view) {
+                Judged::Found(found) => Ok(found),
+                Judged::Unused(unused) => Err(Miss::from(unused)),
+                Judged::Unsure(entry, scopes) => {
+                    Box::pin(self.judge_surely(request, (entry, scopes), usable, view, deadline)).await
+                }
+            },
             Ok(Acquired::Granted { lease, .. }) => {
                 Err(Miss::new(Missed::Leased(lease, looker), Step::FoundNothing))
             }
@@ -206,42 +303,131 @@ impl<B: CacheBackend> Engine<B> {
             None => self.count(Event::Hit),
             Some(Missed::Unknown(error)) => {
                 self.count(Event::Unknown);
-                self.backend_failed(&request.key, "the cache could not be read", error);
+                match error.kind() {
+                    ErrorKind::Unconfirmed => self.count(Event::Quarantined),
+                    _ => self.backend_failed(&request.key, "the cache could not be read", error),
+                }
             }
             Some(_) => self.count(Event::Miss),
         }
     }
 
-    /// Reads an entry and decides whether it can be used.
+    /// Reads an entry and decides whether it can be used, by the versions that are known.
     pub(super) fn judge<T: CacheValue>(
         &self,
         request: &Request<'_>,
-        entry: Bytes,
-        accepts: fn(&T) -> bool,
-    ) -> Result<Found<T>, Unused<T>> {
+        bytes: Bytes,
+        usable: Usable<T>,
+        view: &View,
+    ) -> Judged<T> {
         let limit = self.settings.max_value_bytes;
-        let opened = entry::open::<T>(&entry, request.key.hash(), self.schema(request), limit);
-        match opened.and_then(
-            |(value, header)| {
-                if accepts(&value) { Ok((value, header)) } else { Err(Reject::Undecodable) }
-            },
-        ) {
-            Ok((value, header)) if self.is_fresh(&header) => {
-                Ok(Found { value, written_at: header.written_at })
+        let read = Entry::read(&bytes, request.key.hash(), request.schema, limit);
+        let entry = match read {
+            Ok(entry) => entry,
+            Err(reject) => return self.reject(bytes, reject),
+        };
+        match self.check_versions(request, &entry, view) {
+            Ok(true) => {}
+            Ok(false) => return self.reject(bytes, Reject::Invalidated),
+            Err(unsure) => return Judged::Unsure(bytes, unsure),
+        }
+        let value = match entry.value::<T>() {
+            Ok(None) if !usable.takes_absent => {
+                return Judged::Unused(Unused { entry: bytes, fallback: None });
             }
-            Ok((value, header)) => {
-                self.count(Event::Stale);
-                Err(Unused { entry, fallback: self.fallback(request, value, &header) })
+            Ok(Some(value)) if !(usable.accepts)(&value) => {
+                return self.reject(bytes, Reject::Undecodable);
             }
-            Err(reject) => {
-                self.core.counters.count_reject(reject);
-                if reject == Reject::WrongKey {
-                    self.backend().distrust();
-                }
-                rejected(self.core.capabilities.name, reject);
-                Err(Unused { entry, fallback: None })
+            Ok(value) => value,
+            Err(reject) => return self.reject(bytes, reject),
+        };
+        let header = entry.header;
+        if !self.is_fresh(&header) {
+            self.count(Event::Stale);
+            // That something was absent once is no fallback.
+            let fallback = value.and_then(|value| self.fallback(request, value, &header));
+            return Judged::Unused(Unused { entry: bytes, fallback });
+        }
+        if value.is_none() {
+            self.count(Event::AbsentHit);
+        }
+        let chore = self.chore(request, &entry, usable.may_refresh);
+        let chore = match chore {
+            None => None,
+            Some(false) => Some(Chore::Touch(bytes)),
+            Some(true) => Some(Chore::Refresh(bytes)),
+        };
+        Judged::Found(Found { value, written_at: header.written_at, chore })
+    }
+
+    /// Reads an entry by versions that have to be asked for first.
+    pub(super) async fn judge_surely<T: CacheValue>(
+        &self,
+        request: &Request<'_>,
+        (entry, scopes): (Bytes, Vec<Scope>),
+        usable: Usable<T>,
+        mut view: View,
+        deadline: Option<Tick>,
+    ) -> Result<Found<T>, Miss<T>> {
+        let fetch = self.fetch_into(&mut view, &scopes, self.life_of_versions(request));
+        self.half_of(deadline, fetch).await.map_err(Miss::unknown)?;
+        match self.judge(request, entry, usable, &view) {
+            Judged::Found(found) => Ok(found),
+            Judged::Unused(unused) => Err(unused.into()),
+            // All that it carries has been asked for.
+            Judged::Unsure(entry, _) => Err(Unused { entry, fallback: None }.into()),
+        }
+    }
+
+    /// Reads an entry, and asks for versions if it takes that.
+    pub(super) async fn judge_anew<T: CacheValue>(
+        &self,
+        request: &Request<'_>,
+        entry: Bytes,
+        usable: Usable<T>,
+    ) -> Result<Found<T>, Miss<T>> {
+        let view = self.view(request);
+        match self.judge(request, entry, usable, &view) {
+            Judged::Found(found) => Ok(found),
+            Judged::Unused(unused) => Err(unused.into()),
+            Judged::Unsure(entry, scopes) => {
+                Box::pin(self.judge_surely(request, (entry, scopes), usable, view, None)).await
             }
         }
+    }
+
+    /// Whether nothing that an entry belongs to was invalidated since it was loaded; or what has to be asked for to say so.
+    fn check_versions(
+        &self,
+        request: &Request<'_>,
+        entry: &Entry<'_>,
+        view: &View,
+    ) -> Result<bool, Vec<Scope>> {
+        let mut unsure = Vec::new();
+        let shard = self.shard(request.key.as_str());
+        match self.space_version(shard, view) {
+            Some((version, _)) if version == entry.header.space => {}
+            // What is remembered may be older than the entry.
+            Some((_, true)) => return Ok(false),
+            Some((_, false)) | None => unsure.push(Scope::Shard(shard)),
+        }
+        for (tag, carried) in entry.extras.tags() {
+            match self.tag_version(tag, view) {
+                Some((version, _)) if version == carried => {}
+                Some((_, true)) => return Ok(false),
+                Some((_, false)) | None => unsure.push(Scope::Tag(tag.into())),
+            }
+        }
+        if unsure.is_empty() { Ok(true) } else { Err(unsure) }
+    }
+
+    fn reject<T>(&self, entry: Bytes, reject: Reject) -> Judged<T> {
+        self.core.counters.count_reject(reject);
+        if reject == Reject::WrongKey {
+            self.backend().distrust();
+        }
+        rejected(self.core.capabilities.name, reject);
+        Judged::Unused(Unused { entry, fallback: None })
     }
 
     /// Whether an entry may be used without asking the source. Reads the wall clock only where the backend's

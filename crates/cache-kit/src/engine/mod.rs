@@ -2,7 +2,7 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `read` | the steps of a read, in order |
+//! | `read`, `answer` | the steps of a read, in order, and what it found |
 //! | `lookup` | what the backend says about a key: fresh, stale, unusable, absent, unknown |
 //! | `looking` | which lookups may bring a lease |
 //! | `stale` | when a stale value is served, and what the source's errors say about it |
@@ -13,10 +13,12 @@
 //! | `lease` | the lease of a load: taken, kept, waited for |
 //! | `fill` | encoding a value and storing it, fenced |
 //! | `batch` | many keys in one exchange |
+//! | `early` | entries that are loaded anew before their end, or live on because they are read |
+//! | `absent` | how often it is remembered that the source does not have something |
 //! | `write` | writing, invalidating, expiring |
 //! | `hold` | keys that nothing is stored under while the source is changed |
 //! | `pending`, `replay` | invalidations that are not confirmed yet, and sending them again |
-//! | `epoch` | making everything invalid at once |
+//! | `versions` | invalidating everything with a tag, or everything |
 //! | `turns` | how many loads run at a time |
 //! | `tasks` | the loads that run behind their callers |
 //! | `chain` | which loads the current task is inside of |
@@ -24,10 +26,12 @@
 //!
 //! The engine knows backends only by their trait and capabilities.
 
+mod absent;
+mod answer;
 mod batch;
 mod chain;
 mod cooldown;
-mod epoch;
+mod early;
 mod fill;
 mod flight;
 mod hold;
@@ -43,32 +47,38 @@ mod stale;
 mod sync;
 mod tasks;
 mod turns;
+mod versions;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub(crate) use answer::Answer;
 pub(crate) use batch::LoadMany;
 pub use hold::Hold;
-pub(crate) use load::{Load, OnceLoad};
-pub(crate) use read::Answer;
+pub(crate) use load::{EntryLoad, Load, OnceLoad};
+pub(crate) use lookup::Usable;
+
 pub use stale::SourceFailure;
 
+use self::absent::Absent;
 use self::cooldown::Cooldown;
-use self::epoch::Epoch;
+use self::early::Touching;
 use self::flight::Flights;
 use self::hold::Holds;
 use self::looking::Looking;
 use self::pending::Pending;
 use self::tasks::Tasks;
 use self::turns::Turns;
+use self::versions::Versions;
 use crate::backend::{CacheBackend, Capabilities, Fence};
 use crate::clock::Clock;
 use crate::entry::Codec;
 use crate::key::Key;
 use crate::observe::{Counters, Event, Observer, Stats, survived};
 use crate::policy::{Limits, Policy, TtlPolicy};
+use crate::tags::Tags;
 use crate::{CacheStrategy, Error, ErrorKind, Result};
 
 /// How long a lease lives without being renewed: for so long at most a process that died keeps others from storing.
@@ -80,7 +90,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) namespace: Option<Arc<str>>,
-    pub(crate) ttl: TtlPolicy,
+    ttl: TtlPolicy,
     pub(crate) codec: Codec,
     /// The version of the types behind closures.
     pub(crate) schema_version: u32,
@@ -89,6 +99,9 @@ pub(crate) struct Settings {
     /// Whether each value is decoded again and compared before it is stored.
     pub(crate) verify_roundtrip: bool,
     pub(crate) clock: Clock,
+    /// As it was given.
+    given: Policy,
+    /// The same with the life that `ttl` says.
     policy: Policy,
     /// The same without stale values.
     never_stale: Policy,
@@ -108,6 +121,7 @@ impl Default for Settings {
             max_value_bytes: 8 << 20,
             verify_roundtrip: cfg!(debug_assertions),
             clock: Clock::system(),
+            given: Policy::default(),
             policy: Policy::default(),
             never_stale: Policy::default().never_stale(),
             limits: Limits::default(),
@@ -118,9 +132,26 @@ impl Default for Settings {
 
 impl Settings {
     pub(crate) fn set_policy(&mut self, policy: Policy) {
-        (self.policy, self.never_stale) = (policy, policy.never_stale());
+        self.given = policy;
+        self.settle();
     }
 
+    pub(crate) fn set_ttl(&mut self, ttl: TtlPolicy) {
+        self.ttl = ttl;
+        self.settle();
+    }
+
+    /// Whichever of the two was set first, the life that `ttl` says wins.
+    fn settle(&mut self) {
+        self.policy = self.ttl.over(self.given);
+        self.never_stale = self.policy.never_stale();
+    }
+
+    pub(crate) fn ttl(&self) -> &TtlPolicy {
+        &self.ttl
+    }
+
+    /// What calls and entities change.
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -141,8 +172,6 @@ struct Core<B> {
     /// Lookups that may bring a lease.
     pub(super) looking: Arc<Looking>,
     counters: Counters,
-    /// Counts invalidations, for fills of backends without a fence.
-    invalidations: AtomicU64,
     /// The loads that may run.
     turns: Arc<Turns>,
     tasks: Arc<Tasks>,
@@ -151,7 +180,9 @@ struct Core<B> {
     /// Whether a task sends what is pending.
     replaying: AtomicBool,
     holds: Holds,
-    epoch: Epoch,
+    versions: Versions,
+    absent: Arc<Absent>,
+    touching: Arc<Touching>,
 }
 
 /// What a cache is busy with at a moment.
@@ -178,20 +209,24 @@ pub(crate) struct Request<'a> {
     pub(crate) schema: u64,
     /// What [`TtlPolicy::PerType`] is asked with.
     pub(crate) prefix: &'static str,
-    /// The life that this call wants.
-    pub(crate) ttl: Option<Duration>,
+    /// The life that this call or its entity wants, whatever else says otherwise; within, `None` is without end.
+    pub(crate) ttl: Option<Option<Duration>>,
     pub(crate) strategy: CacheStrategy,
     pub(crate) terms: Terms,
+    /// What an entry that this stores is tagged with.
+    pub(crate) tags: Tags,
+    /// Whether the loader may name more.
+    pub(crate) may_choose_tags: bool,
 }
 
 /// By which policy a read goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Terms {
     /// The cache's.
     Cache,
     /// The cache's, without stale values.
     NeverStale,
-    /// One of the call's own.
+    /// One of the call's or the entity's own.
     Call(Box<Policy>),
 }
 
@@ -220,14 +255,15 @@ impl<B: CacheBackend> Engine<B> {
             flights: Flights::new(),
             looking: Looking::new(),
             counters: Counters::new(),
-            invalidations: AtomicU64::new(0),
             turns: Turns::new(settings.limits.max_concurrent_loads),
             tasks: Tasks::new(),
             cooldown: Cooldown::new(),
             pending: Pending::new(settings.limits.max_pending_invalidations),
             replaying: AtomicBool::new(false),
             holds: Holds::default(),
-            epoch: Epoch::default(),
+            versions: Versions::new(),
+            absent: Arc::default(),
+            touching: Arc::default(),
         };
         Self { core: Arc::new(core), settings, observer: Observer::default() }
     }
@@ -308,11 +344,6 @@ impl<B: CacheBackend> Engine<B> {
 
     fn is_fenced(&self) -> bool {
         self.core.capabilities.fence != Fence::None
-    }
-
-    /// A stamp that differs after any invalidation.
-    fn invalidations(&self) -> u64 {
-        self.core.invalidations.load(Ordering::SeqCst)
     }
 
     /// The backend failed in a way that the caller may survive.

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::versions::Scope;
 use crate::backend::pattern_matches;
 use crate::clock::Tick;
 
@@ -21,8 +22,27 @@ const MAX_PATTERNS: usize = 64;
 pub(super) enum Owed {
     Key(Box<str>),
     Pattern(Box<str>),
-    /// A new epoch.
-    Everything,
+    Tag(Box<str>),
+    /// Everything on this part of the backend.
+    Shard(usize),
+    /// Everything, on however many parts it turns out to be.
+    Space,
+}
+
+impl Owed {
+    /// What is owed where a version is to change.
+    pub(super) fn of(scope: &Scope) -> Option<Self> {
+        match scope {
+            Scope::Tag(tag) => Some(Self::Tag(tag.clone())),
+            Scope::Shard(shard) => Some(Self::Shard(*shard)),
+            Scope::AnyTag => None,
+        }
+    }
+
+    /// Whether it is of the namespace.
+    pub(super) fn is_space(&self) -> bool {
+        matches!(self, Self::Shard(_) | Self::Space)
+    }
 }
 
 /// Whether what was added is in the queue by itself.
@@ -92,15 +112,16 @@ impl Pending {
         let mut state = self.lock();
         let is_new = !state.numbers.contains_key(&owed);
         let is_full = match owed {
-            Owed::Key(_) => state.queue.len() >= self.max,
+            Owed::Key(_) | Owed::Tag(_) => state.queue.len() >= self.max,
             Owed::Pattern(_) => state.queue.len() >= self.max || state.patterns.len() >= MAX_PATTERNS,
-            Owed::Everything => false,
+            // As few as there are parts.
+            Owed::Shard(_) | Owed::Space => false,
         };
         let added = if is_new && is_full {
             collapse();
             let next = state.next;
             *state = State { next, ..State::default() };
-            state.insert(Owed::Everything, now);
+            state.insert(Owed::Space, now);
             Added::Collapsed
         } else {
             state.insert(owed, now);
@@ -210,10 +231,7 @@ mod tests {
             "a key that is there takes no more room"
         );
         assert_eq!(pending.add(key("c"), now(), || ()), Added::Collapsed);
-        assert_eq!(
-            pending.from(0, 10).into_iter().map(|(_, owed)| owed).collect::<Vec<_>>(),
-            [Owed::Everything]
-        );
+        assert_eq!(pending.from(0, 10).into_iter().map(|(_, owed)| owed).collect::<Vec<_>>(), [Owed::Space]);
         assert_eq!(pending.add(key("d"), now(), || ()), Added::Queued);
         assert_eq!(pending.len(), 2);
     }

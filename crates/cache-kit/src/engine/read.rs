@@ -4,15 +4,17 @@ use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::answer::Answer;
 use super::chain;
 use super::flight::Role;
-use super::join::{Follow, Lead, Turn, Until, ending_of};
-use super::load::Load;
-use super::lookup::{Found, Miss, Missed};
+use super::join::{Follow, Lead, Turn, Until, Wants, ending_of};
+use super::load::{Load, usable_by};
+use super::lookup::{Chore, Found, Miss, Missed, Usable};
 use super::stale::{Fallback, SourceFailure};
 use super::{Engine, Request};
 use crate::CacheStrategy;
@@ -20,27 +22,17 @@ use crate::backend::CacheBackend;
 use crate::clock::Tick;
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
+use crate::loaded::Previous;
 use crate::observe::Event;
-use crate::outcome::{Invalidation, Outcome, Source, Stored};
+use crate::outcome::{Invalidation, Stored};
 use crate::policy::Policy;
 use crate::steps::{Step, Steps};
-
-/// What a read found; a public [`Outcome`] but for the age, which costs a look at the clock.
-#[derive(Clone)]
-pub(crate) struct Answer<T> {
-    pub(crate) value: Option<T>,
-    pub(crate) source: Source,
-    pub(crate) written_at: Option<u64>,
-    pub(crate) stale_for: Option<Duration>,
-    pub(crate) stored: Stored,
-    pub(crate) invalidation: Option<Invalidation>,
-    pub(crate) degraded: Option<Error>,
-    pub(crate) steps: Steps,
-}
 
 /// Where a read stands once the cache was asked as far as its strategy allows.
 enum Asked<T> {
     Done(Answer<T>),
+    /// Answered, by what is to be loaded anew before its life ends.
+    Early(Answer<T>, Bytes),
     Load(Box<Miss<T>>),
     Bypass,
 }
@@ -65,8 +57,8 @@ impl<B: CacheBackend> Engine<B> {
         L: Load<T>,
     {
         // What comes after a miss is boxed: a hit pays nothing for it, not even in the size of its future.
-        match self.ask_cache(request, L::accepts).await? {
-            Asked::Done(answer) => Ok(answer),
+        match self.ask_cache(request, usable_by::<T, L>()).await? {
+            Asked::Done(answer) | Asked::Early(answer, _) => Ok(answer),
             Asked::Bypass => Box::pin(self.read_source(request, loader)).await,
             Asked::Load(miss) => Box::pin(self.load_inline(request, miss, loader)).await,
         }
@@ -79,8 +71,10 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: Load<T> + 'static,
     {
-        match self.ask_cache(request, L::accepts).await? {
+        let usable = Usable { may_refresh: true, ..usable_by::<T, L>() };
+        match self.ask_cache(request, usable).await? {
             Asked::Done(answer) => Ok(answer),
+            Asked::Early(answer, entry) => Ok(self.refresh_early(request, answer, entry, loader)),
             Asked::Bypass => Box::pin(self.read_source(request, &mut loader)).await,
             Asked::Load(miss) => match Handle::try_current() {
                 Ok(runtime) => Box::pin(self.load_owned(request, miss, loader, runtime)).await,
@@ -105,10 +99,9 @@ impl<B: CacheBackend> Engine<B> {
         }
         let until = Until { soft: None, hard: reader.deadline, may_oust: true };
         // Nothing runs behind a caller here; another's load does anyway.
-        let shows_stale = reader.is_within(self.policy(request).stale_while_revalidate);
-        let lead = match self
-            .join::<T>(&mut reader.steps, request, missed.take_lease(), until, shows_stale)
-            .await?
+        let only_lead = reader.is_within(self.policy(request).stale_while_revalidate);
+        let wants = Wants { only_lead, takes_absent: L::KNOWS_ABSENCE };
+        let lead = match self.join::<T>(&mut reader.steps, request, missed.take_lease(), until, wants).await?
         {
             Turn::Lead(lead) => lead,
             other => return reader.turned(other),
@@ -145,7 +138,8 @@ impl<B: CacheBackend> Engine<B> {
         }
         let soft = reader.soft_deadline();
         let until = Until { soft, hard: reader.deadline, may_oust: true };
-        let lead = match self.join::<T>(&mut reader.steps, request, missed.take_lease(), until, false).await?
+        let wants = Wants { only_lead: false, takes_absent: L::KNOWS_ABSENCE };
+        let lead = match self.join::<T>(&mut reader.steps, request, missed.take_lease(), until, wants).await?
         {
             Turn::Lead(lead) => lead,
             other => return reader.turned(other),
@@ -200,32 +194,63 @@ impl<B: CacheBackend> Engine<B> {
         }
     }
 
-    /// Starts a load behind the caller, unless one is under way or there are too many.
-    fn refresh_behind<T, L>(&self, request: &Request<'_>, missed: Missed, loader: L, runtime: &Handle) -> Step
+    /// Starts a load of what the caller has got already.
+    #[cold]
+    fn refresh_early<T, L>(
+        &self,
+        request: &Request<'_>,
+        mut answer: Answer<T>,
+        entry: Bytes,
+        loader: L,
+    ) -> Answer<T>
+    where
+        T: CacheValue,
+        L: Load<T> + 'static,
+    {
+        if self.core.cooldown.holds(request.key.hash(), self.settings.clock.now()) {
+            // It has just failed, and there is time left.
+            return answer;
+        }
+        // Behind a caller only; without a runtime the value is loaded when its life has ended.
+        if let Ok(runtime) = Handle::try_current() {
+            let step = self.refresh_behind(request, Missed::Early(entry), loader, &runtime);
+            step.into_iter().for_each(|step| answer.steps.add(step));
+        }
+        answer
+    }
+
+    /// Starts a load behind the caller, unless one is under way or there are too many; not in a cache that is shut down.
+    fn refresh_behind<T, L>(
+        &self,
+        request: &Request<'_>,
+        missed: Missed,
+        loader: L,
+        runtime: &Handle,
+    ) -> Option<Step>
     where
         T: CacheValue,
         L: Load<T> + 'static,
     {
         let tag = TypeId::of::<T>();
         if chain::contains(self.id(), request.key.as_str(), tag) {
-            return Step::RefreshingBehind;
+            return Some(Step::RefreshingBehind);
         }
         let lead = match self.core.flights.enter(request.key.as_str(), tag, self.joining(request)) {
             Role::Lead(leader) => Lead::new(self, leader),
             Role::Follow(follower) => {
                 drop(Follow::new(self, follower));
-                return Step::RefreshingBehind;
+                return Some(Step::RefreshingBehind);
             }
-            Role::Full => return Step::RefreshingBehind,
+            Role::Full => return Some(Step::RefreshingBehind),
         };
         if self.core.turns.are_all_taken() {
             self.count(Event::Overloaded);
-            return Step::Overloaded;
+            return Some(Step::Overloaded);
         }
         // Nobody waits for it: it is inside of no load.
         let link = chain::root(self.id(), request.key.as_str(), tag);
-        self.spawn_load::<T, L>(lead, request, (missed, link), loader, runtime, None);
-        Step::RefreshingBehind
+        let is_running = self.spawn_load::<T, L>(lead, request, (missed, link), loader, runtime, None);
+        is_running.then_some(Step::RefreshingBehind)
     }
 
     /// Runs a load in a task of its own; false if the cache is shut down.
@@ -261,10 +286,10 @@ impl<B: CacheBackend> Engine<B> {
     pub(crate) async fn read_cached<T: CacheValue>(
         &self,
         request: &Request<'_>,
-        accepts: fn(&T) -> bool,
+        usable: Usable<T>,
     ) -> Result<Answer<T>> {
-        match self.look_up(request, accepts).await {
-            Ok(found) => Ok(Answer::cached(found)),
+        match self.look_up(request, usable).await {
+            Ok(found) => Ok(self.found(request, found).await.0),
             Err(miss) => match *miss {
                 Miss { missed: Missed::Unknown(error), .. } => Err(error),
                 Miss { steps, .. } => Ok(Answer { steps, ..Answer::nowhere() }),
@@ -272,17 +297,16 @@ impl<B: CacheBackend> Engine<B> {
         }
     }
 
-    async fn ask_cache<T: CacheValue>(
-        &self,
-        request: &Request<'_>,
-        accepts: fn(&T) -> bool,
-    ) -> Result<Asked<T>> {
+    async fn ask_cache<T: CacheValue>(&self, request: &Request<'_>, usable: Usable<T>) -> Result<Asked<T>> {
         Ok(match request.strategy {
-            CacheStrategy::Refresh => match self.look_up_to_load(request, accepts).await {
-                Ok(found) => Asked::Done(Answer::cached(found)),
+            CacheStrategy::Refresh => match self.look_up_to_load(request, usable).await {
+                Ok(found) => match self.found(request, found).await {
+                    (answer, None) => Asked::Done(answer),
+                    (answer, Some(entry)) => Asked::Early(answer, entry),
+                },
                 Err(miss) => Asked::Load(miss),
             },
-            CacheStrategy::Fresh => Asked::Done(self.read_cached(request, accepts).await?),
+            CacheStrategy::Fresh => Asked::Done(self.read_cached(request, usable).await?),
             CacheStrategy::Bypass => Asked::Bypass,
             CacheStrategy::Invalidate => {
                 let deadline = self.deadline(request);
@@ -298,25 +322,38 @@ impl<B: CacheBackend> Engine<B> {
         })
     }
 
+    /// The answer with an entry, and the entry if it is to be loaded anew.
+    pub(super) async fn found<T>(
+        &self,
+        request: &Request<'_>,
+        mut found: Found<T>,
+    ) -> (Answer<T>, Option<Bytes>) {
+        let early = match found.chore.take() {
+            None => None,
+            Some(Chore::Refresh(entry)) => Some(entry),
+            Some(Chore::Touch(entry)) => {
+                Box::pin(self.touch(request, entry)).await;
+                None
+            }
+        };
+        (Answer::cached(found), early)
+    }
+
     /// Only the source.
-    async fn read_source<T, L: Load<T>>(&self, request: &Request<'_>, loader: &mut L) -> Result<Answer<T>> {
+    async fn read_source<T: CacheValue, L: Load<T>>(
+        &self,
+        request: &Request<'_>,
+        loader: &mut L,
+    ) -> Result<Answer<T>> {
         let link = chain::link(self.id(), request.key.as_str(), TypeId::of::<()>());
         let policy = self.policy(request);
         let longest = policy.timeout.unwrap_or(policy.load_deadline).min(policy.load_deadline);
         let deadline = self.settings.clock.now().after(longest);
-        let _turn = self.turn(None, &link, deadline, &mut Steps::default()).await?;
-        let loaded =
-            self.run_loader(&request.key, link, loader, deadline, &mut super::load::NoUpkeep).await?;
+        let _turn = self.turn(&[], &link, deadline, &mut Steps::default()).await?;
+        let ask = async { loader.load(Previous::default()).await?.settle(Previous::default()) };
+        let timed = self.run_loader(&request.key, link, ask, deadline, &mut super::load::NoUpkeep).await?;
         let steps = Steps::default().with(Step::Bypassed).with(Step::Loaded);
-        Ok(Answer { steps, ..Answer::loaded(loaded.value, Stored::NotAsked, None) })
-    }
-
-    pub(crate) fn outcome<T>(&self, answer: Answer<T>) -> Outcome<Option<T>> {
-        let Answer { value, source, written_at, stale_for, stored, invalidation, degraded, steps } = answer;
-        let age = written_at.map(|written_at| {
-            Duration::from_millis(self.settings.clock.unix_millis().saturating_sub(written_at))
-        });
-        Outcome { value, source, age, stale_for, stored, invalidation, degraded, steps }
+        Ok(Answer { steps, ..Answer::loaded(timed.loaded.into_value(), Stored::NotAsked, None) })
     }
 
     /// Tells caches apart.
@@ -369,9 +406,10 @@ impl<'a, B: CacheBackend, T> Reader<'a, B, T> {
     }
 
     /// The stale value, and why.
-    fn stale(self, why: Step, degraded: Option<Error>) -> Answer<T> {
+    fn stale(self, why: impl Into<Option<Step>>, degraded: Option<Error>) -> Answer<T> {
+        let steps = why.into().map_or(self.steps, |why| self.steps.with(why));
         match self.fallback {
-            Some(fallback) => self.engine.serve_stale(fallback, self.steps.with(why), degraded),
+            Some(fallback) => self.engine.serve_stale(fallback, steps, degraded),
             None => unreachable!("asked for only where there is one"),
         }
     }
@@ -436,38 +474,5 @@ impl<'a, B: CacheBackend, T> Reader<'a, B, T> {
             Turn::Elsewhere => Ok(self.stale(Step::Joined, None)),
             Turn::Lead(_) | Turn::Gone => unreachable!("dealt with by who waits"),
         }
-    }
-}
-
-impl<T> Answer<T> {
-    pub(super) fn cached(found: Found<T>) -> Self {
-        Self {
-            value: Some(found.value),
-            source: Source::Cache,
-            written_at: Some(found.written_at),
-            stale_for: None,
-            stored: Stored::NotAsked,
-            invalidation: None,
-            degraded: None,
-            steps: Steps::FRESH,
-        }
-    }
-
-    pub(super) fn loaded(value: Option<T>, stored: Stored, degraded: Option<Error>) -> Self {
-        let source = if value.is_some() { Source::Load } else { Source::Nowhere };
-        Self {
-            value,
-            source,
-            written_at: None,
-            stale_for: None,
-            stored,
-            invalidation: None,
-            degraded,
-            steps: Steps::default(),
-        }
-    }
-
-    pub(super) fn nowhere() -> Self {
-        Self::loaded(None, Stored::NotAsked, None)
     }
 }

@@ -8,6 +8,7 @@ use futures_util::future::{Either, join_all, select};
 use tokio::runtime::Handle;
 
 use super::pending::{Added, Owed};
+use super::versions::Scope;
 use super::write::is_hopeless;
 use super::{Core, Engine};
 use crate::backend::CacheBackend;
@@ -50,9 +51,9 @@ impl<B: CacheBackend> Engine<B> {
     pub(super) fn owe(&self, owed: Owed) {
         self.count(Event::Unconfirmed);
         let now = self.settings.clock.now();
-        if self.core.pending.add(owed, now, || self.draw_epoch()) == Added::Collapsed {
+        if self.core.pending.add(owed, now, || self.forget_spaces()) == Added::Collapsed {
             self.count(Event::Collapsed);
-            self.begin_epoch();
+            self.detach_all();
         }
         self.replay_soon();
     }
@@ -108,7 +109,9 @@ impl<B: CacheBackend> Engine<B> {
                             Ok(())
                         }
                         Owed::Pattern(pattern) => self.backend().delete_pattern(pattern).await.map(|_| ()),
-                        Owed::Everything => self.publish_epoch().await,
+                        Owed::Tag(tag) => self.remove_scope(Scope::Tag(tag.clone())).await,
+                        Owed::Shard(shard) => self.remove_scope(Scope::Shard(*shard)).await,
+                        Owed::Space => self.remove_spaces().await,
                     }
                 };
                 // A backend without a deadline of its own keeps nothing else waiting.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::answer::Answer;
 use super::lookup::is_ahead;
-use super::read::Answer;
 use super::{Engine, Request};
 use crate::backend::CacheBackend;
 use crate::entry::Header;

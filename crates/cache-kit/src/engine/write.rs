@@ -1,8 +1,8 @@
 //! Writing and invalidating. Both detach the loads of their keys, before and after.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::fill::{Began, Chosen, Sealed, Sealing};
 use super::pending::Owed;
 use super::{Engine, LEASE_LIFE, Request};
 use crate::backend::{Acquired, CacheBackend, Filled};
@@ -11,6 +11,7 @@ use crate::entity::CacheValue;
 use crate::entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+use crate::loaded::Loaded;
 use crate::observe::Event;
 
 /// Detaches the loads of keys when a change begins, and again when it ends, however it ends. An invalidation whose
@@ -48,7 +49,6 @@ impl<'a, B: CacheBackend> Change<'a, B> {
     }
 
     fn detach(&self) {
-        self.engine.core.invalidations.fetch_add(1, Ordering::SeqCst);
         match self.keys {
             Keys::These(keys) => keys.iter().for_each(|key| self.engine.detach(key)),
             Keys::Matching(_) => self.engine.detach_all(),
@@ -111,12 +111,23 @@ impl<B: CacheBackend> Engine<B> {
     /// Stores a value, whatever is there.
     pub(crate) async fn write<T: CacheValue>(&self, request: &Request<'_>, value: &T) -> Result<()> {
         let key = request.key.as_str();
+        let loaded = Loaded::value(value.clone());
         let started = self.observer.start(&self.settings.clock);
-        let written = match self.seal(request, self.epoch(), value, Duration::ZERO) {
-            Ok((entry, ttl)) => {
+        let sealed = match self.capture(request).await {
+            Ok(captured) => {
+                let began = Began { at: self.settings.clock.now(), captured };
+                self.seal(request, &began, &loaded, Duration::ZERO, &Chosen::default())
+            }
+            Err(error) => Err(error),
+        };
+        let written = match sealed {
+            Ok(Sealing::NotAsked | Sealing::Overtaken) => Ok(()),
+            Ok(Sealing::Sealed(Sealed { entry, life, longest, captured, .. })) => {
                 let keys = [key];
                 let change = Change::write(self, Keys::These(&keys));
-                let written = self.backend().set(key, entry, ttl).await;
+                let set = self.backend().set(key, entry, life);
+                let keep = self.keep_versions(self.needs(key, &captured, longest).into_iter());
+                let (written, ()) = futures_util::future::join(set, keep).await;
                 if written.is_ok() {
                     self.core.cooldown.end(request.key.hash());
                     change.confirmed();
@@ -258,15 +269,5 @@ impl<B: CacheBackend> Engine<B> {
         Error::new(ErrorKind::Unconfirmed, "the backend may still hold the old value")
             .with_source(error)
             .with_hint("it is queued and sent again until it is confirmed; flush_pending waits for that")
-    }
-
-    /// Removes all entries of this cache's namespace.
-    pub(crate) async fn clear(&self) -> Result<u64> {
-        let Some(namespace) = &self.settings.namespace else {
-            return Err(Error::new(ErrorKind::Unsupported, "a cache without a namespace cannot be cleared")
-                .with_hint("give it one with Cache::builder().namespace(..), or `namespace=` in the URL"));
-        };
-        // Namespaces are plain names: nothing in one has a meaning in a pattern.
-        self.invalidate_matching(&format!("{namespace}/*")).await
     }
 }

@@ -1,25 +1,36 @@
 //! The envelope: what is stored under a key. Pure functions on bytes.
 //!
-//! A fixed header of 72 bytes stands in front of the payload, all numbers little-endian:
+//! A fixed header of 80 bytes stands in front of the body, all numbers little-endian:
 //!
 //! | at | bytes | field |
 //! |---:|---:|---|
 //! | 0 | 4 | `CKIT` |
-//! | 4 | 1 | format, 1 |
-//! | 5 | 1 | flags, none so far; an unknown flag makes the entry a miss |
+//! | 4 | 1 | format, 2 |
+//! | 5 | 1 | flags: 1 absent, 2 tagged, 4 sliding, 8 validated; an unknown flag makes the entry a miss |
 //! | 6 | 1 | codec: 1 postcard, 2 MessagePack, 3 JSON |
-//! | 7 | 1 | length of the header, 72 |
+//! | 7 | 1 | length of the header, 80 |
 //! | 8 | 8 | schema: hash of the type's name and version |
 //! | 16 | 16 | key: hash of the full key |
 //! | 32 | 8 | written at, in milliseconds since 1970 |
 //! | 40 | 8 | fresh until, likewise; all ones is without end |
 //! | 48 | 8 | expires at, likewise |
 //! | 56 | 4 | what the load cost, in microseconds |
-//! | 60 | 4 | length of the payload |
-//! | 64 | 8 | checksum: XXH3-64 of the payload, xor that of the 64 bytes before, rotated left by one |
-//! | 72 | | payload |
+//! | 60 | 4 | length of the body |
+//! | 64 | 8 | version of the namespace that the load began in |
+//! | 72 | 8 | checksum: XXH3-64 of the body, xor that of the 72 bytes before, rotated left by one |
+//! | 80 | | body |
+//!
+//! The body is, in this order:
+//!
+//! | flag | bytes | |
+//! |---|---:|---|
+//! | tagged | 1 | number of tags, then for each: one byte of length, the name, 8 bytes of version |
+//! | sliding | 16 | milliseconds without a read after which it ends; when it ends at the latest |
+//! | validated | 1 | length, then what the source calls this version of the value |
+//! | | | payload; none where the flag says that the source does not have it |
 
 mod codec;
+mod extras;
 mod header;
 mod shape;
 
@@ -31,6 +42,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use codec::Codec;
+pub(crate) use extras::{Extras, MAX_NAME_BYTES, MAX_TAGS};
 pub(crate) use header::Header;
 
 use crate::entity::CacheValue;
@@ -55,6 +67,8 @@ pub(crate) enum Reject {
     TooLarge,
     /// Whole, but the payload cannot be decoded.
     Undecodable,
+    /// Its namespace, or a tag of it, was invalidated since it was loaded.
+    Invalidated,
 }
 
 impl Reject {
@@ -69,6 +83,7 @@ impl Reject {
             Self::WrongSchema => "another type or version",
             Self::TooLarge => "too large",
             Self::Undecodable => "cannot be decoded",
+            Self::Invalidated => "its namespace or a tag was invalidated",
         }
     }
 }
@@ -80,34 +95,51 @@ pub(crate) fn schema_of<T>(version: u32) -> u64 {
     xxh3_64_with_seed(type_name::<T>().as_bytes(), u64::from(version))
 }
 
-/// What goes into the header of a new entry beside the value itself.
+/// What goes into a new entry beside the value itself.
 #[derive(Clone, Copy)]
-pub(crate) struct Stamp {
+pub(crate) struct Stamp<'a> {
     pub(crate) schema: u64,
     pub(crate) key_hash: u128,
     pub(crate) written_at: u64,
     pub(crate) ttl: Option<Duration>,
+    /// After how long without a read it ends.
+    pub(crate) idle: Option<Duration>,
     /// For how long it is kept after that.
     pub(crate) stale: Duration,
     pub(crate) load_cost: Duration,
+    /// The version of the namespace.
+    pub(crate) space: u64,
+    /// Tags and their versions.
+    pub(crate) tags: &'a [(Box<str>, u64)],
+    /// What the source calls this version of the value.
+    pub(crate) validator: Option<&'a str>,
 }
 
-/// Encodes a value behind a header.
+/// Encodes a value behind a header; `None` says that the source does not have it.
 ///
 /// With `verify` the value is decoded again and compared, which finds what a codec would silently misread.
 pub(crate) fn seal<T: CacheValue>(
-    value: &T,
+    value: Option<&T>,
     codec: Codec,
-    stamp: &Stamp,
+    stamp: &Stamp<'_>,
     verify: bool,
     max_bytes: usize,
 ) -> Result<Bytes> {
-    // Serializers are somebody else's code.
-    let encoded = catch_unwind(AssertUnwindSafe(|| codec.encode(value, vec![0; header::LEN])))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Codec, "the serializer panicked")));
-    let mut entry = encoded.map_err(|error| {
-        error.with_hint(format!("`{}` cannot be written as {codec}; {}", type_name::<T>(), codec.remedy()))
-    })?;
+    let mut head = vec![0; header::LEN];
+    extras::write(stamp, &mut head);
+    let payload_at = head.len();
+    let mut entry = match value {
+        Some(value) => {
+            // Serializers are somebody else's code.
+            let encoded = catch_unwind(AssertUnwindSafe(|| codec.encode(value, head)))
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Codec, "the serializer panicked")));
+            encoded.map_err(|error| {
+                let remedy = codec.remedy();
+                error.with_hint(format!("`{}` cannot be written as {codec}; {remedy}", type_name::<T>()))
+            })?
+        }
+        None => head,
+    };
     // The header counts in 32 bits.
     let max_bytes = max_bytes.min(u32::MAX as usize);
     if entry.len() > max_bytes {
@@ -119,10 +151,13 @@ pub(crate) fn seal<T: CacheValue>(
             "raise max_value_bytes (and the server's own limit), or do not cache values of this size",
         ));
     }
-    if verify {
-        check_roundtrip(value, codec, &entry[header::LEN..])?;
+    if let Some(value) = value
+        && verify
+    {
+        check_roundtrip(value, codec, &entry[payload_at..])?;
     }
-    Header::new(codec.id(), stamp, entry.len()).write(&mut entry);
+    let flags = extras::flags(stamp, value.is_none());
+    Header::new(codec.id(), flags, stamp, entry.len()).write(&mut entry);
     Ok(entry.into())
 }
 
@@ -149,32 +184,70 @@ pub(crate) fn expired(entry: &[u8], key_hash: u128, now: u64) -> Option<(Bytes, 
         return None;
     }
     header.fresh_until = header.fresh_until.min(now);
-    let life = (header.expires_at != header::NEVER).then(|| Duration::from_millis(header.expires_at - now));
-    let mut expired = entry.to_vec();
-    header.write(&mut expired);
-    Some((expired.into(), life))
+    Some(rewritten(header, entry, now))
 }
 
-/// Reads an entry, if it is one for this key and type, and whole.
-pub(crate) fn open<T: CacheValue>(
-    entry: &[u8],
-    key_hash: u128,
-    schema: u64,
-    max_bytes: usize,
-) -> Result<(T, Header), Reject> {
-    if entry.len() > max_bytes {
-        return Err(Reject::TooLarge);
+/// An entry whose life goes on from `now`, since it was read, and how long it is to be kept; `None` if there is nothing to
+/// be gained.
+pub(crate) fn touched(entry: &[u8], now: u64) -> Option<(Bytes, Option<Duration>)> {
+    let (mut header, body) = Header::parse(entry).ok()?;
+    let sliding = extras::parse(&header, body).ok()?.0.sliding?;
+    if now >= header.fresh_until || !sliding.is_due(header.fresh_until, now) {
+        return None;
     }
-    let (header, payload) = Header::parse(entry)?;
-    if header.key_hash != key_hash {
-        return Err(Reject::WrongKey);
+    let stale = header.expires_at.saturating_sub(header.fresh_until);
+    header.fresh_until = sliding.fresh_until(now);
+    header.expires_at = header.fresh_until.saturating_add(stale);
+    Some(rewritten(header, entry, now))
+}
+
+fn rewritten(header: Header, entry: &[u8], now: u64) -> (Bytes, Option<Duration>) {
+    let left = header.expires_at.saturating_sub(now);
+    let life = (header.expires_at != header::NEVER).then(|| Duration::from_millis(left));
+    let mut changed = entry.to_vec();
+    header.write(&mut changed);
+    (changed.into(), life)
+}
+
+/// An entry that is one for this key and type, and whole.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) header: Header,
+    pub(crate) extras: Extras<'a>,
+    payload: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// Reads an entry up to its payload.
+    pub(crate) fn read(
+        entry: &'a [u8],
+        key_hash: u128,
+        schema: u64,
+        max_bytes: usize,
+    ) -> Result<Self, Reject> {
+        if entry.len() > max_bytes {
+            return Err(Reject::TooLarge);
+        }
+        let (header, body) = Header::parse(entry)?;
+        if header.key_hash != key_hash {
+            return Err(Reject::WrongKey);
+        }
+        if header.schema != schema {
+            return Err(Reject::WrongSchema);
+        }
+        let (extras, payload) = extras::parse(&header, body)?;
+        Ok(Self { header, extras, payload })
     }
-    if header.schema != schema {
-        return Err(Reject::WrongSchema);
+
+    /// The value, or that there is none at the source.
+    pub(crate) fn value<T: CacheValue>(&self) -> Result<Option<T>, Reject> {
+        if self.header.has(header::ABSENT) {
+            return if self.payload.is_empty() { Ok(None) } else { Err(Reject::Corrupt) };
+        }
+        let codec = Codec::from_id(self.header.codec).ok_or(Reject::UnknownFormat)?;
+        let value = catch_unwind(AssertUnwindSafe(|| codec.decode(self.payload)));
+        value.ok().flatten().map(Some).ok_or(Reject::Undecodable)
     }
-    let codec = Codec::from_id(header.codec).ok_or(Reject::UnknownFormat)?;
-    let value = catch_unwind(AssertUnwindSafe(|| codec.decode(payload)));
-    value.ok().flatten().map(|value| (value, header)).ok_or(Reject::Undecodable)
 }
 
 #[cfg(test)]

@@ -46,6 +46,36 @@ impl<B: CacheBackend> CacheExpander<B> {
         Ok(self.engine.hold(keys).await)
     }
 
+    /// Makes every entry invalid that has this tag ([`CacheEntity::cache_tags`],
+    /// [`OperationConfig::with_tags`](crate::OperationConfig::with_tags)); see
+    /// [`Cache::invalidate_tag`](crate::Cache::invalidate_tag).
+    ///
+    /// # Errors
+    /// As `Cache::invalidate_tag`.
+    pub async fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
+        self.invalidate_tags([tag.as_ref()]).await
+    }
+
+    /// [`invalidate_tag`](Self::invalidate_tag) for several tags: every entry with at least one of them.
+    ///
+    /// # Errors
+    /// As `invalidate_tag`.
+    pub async fn invalidate_tags(
+        &self,
+        tags: impl IntoIterator<Item = impl AsRef<str>> + Send,
+    ) -> Result<()> {
+        let tags = crate::tags::checked(tags)?;
+        self.engine.invalidate_tags(&tags).await
+    }
+
+    /// Makes everything in this cache invalid; see [`Cache::clear`](crate::Cache::clear).
+    ///
+    /// # Errors
+    /// As `Cache::clear`.
+    pub async fn clear(&self) -> Result<()> {
+        self.engine.clear().await
+    }
+
     /// Sends what is queued until it is confirmed; see [`Cache::flush_pending`](crate::Cache::flush_pending).
     ///
     /// # Errors

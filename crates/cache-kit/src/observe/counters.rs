@@ -38,11 +38,19 @@ pub(crate) enum Event {
     Unconfirmed,
     Replayed,
     Collapsed,
+    TagInvalidation,
+    Clear,
+    EarlyRefresh,
+    Touched,
+    AbsentHit,
+    AbsentStored,
+    AbsentRefused,
+    NotModified,
     // The rejects follow in the order of `Reject`.
     FirstReject,
 }
 
-const REJECTS: usize = Reject::Undecodable as usize + 1;
+const REJECTS: usize = Reject::Invalidated as usize + 1;
 const EVENTS: usize = Event::FirstReject as usize + REJECTS;
 /// As many threads count without sharing a cache line.
 const STRIPES: usize = 16;
@@ -114,6 +122,14 @@ impl Counters {
             unconfirmed: of(Event::Unconfirmed),
             replayed: of(Event::Replayed),
             collapsed: of(Event::Collapsed),
+            tag_invalidations: of(Event::TagInvalidation),
+            clears: of(Event::Clear),
+            early_refreshes: of(Event::EarlyRefresh),
+            touched: of(Event::Touched),
+            absent_hits: of(Event::AbsentHit),
+            absent_stored: of(Event::AbsentStored),
+            absent_refused: of(Event::AbsentRefused),
+            not_modified: of(Event::NotModified),
             rejected: RejectedStats {
                 foreign: rejected(Reject::Foreign),
                 unknown_format: rejected(Reject::UnknownFormat),
@@ -123,6 +139,7 @@ impl Counters {
                 wrong_schema: rejected(Reject::WrongSchema),
                 too_large: rejected(Reject::TooLarge),
                 undecodable: rejected(Reject::Undecodable),
+                invalidated: rejected(Reject::Invalidated),
             },
         }
     }
@@ -162,7 +179,7 @@ pub struct Stats {
     pub load_failures: u64,
     /// Reads that were answered by what another read had begun.
     pub shared_loads: u64,
-    /// Values stored.
+    /// Values stored, and that the source does not have one.
     pub stored: u64,
     /// Loaded values that were not stored because the key was invalidated or written meanwhile, or because the lease
     /// could not be kept for as long as the load took.
@@ -207,6 +224,22 @@ pub struct Stats {
     pub replayed: u64,
     /// How often there were too many of them, and everything was made invalid instead.
     pub collapsed: u64,
+    /// Tags whose invalidation the backend has confirmed.
+    pub tag_invalidations: u64,
+    /// Times that everything was made invalid, and the backend has confirmed it.
+    pub clears: u64,
+    /// Loads that were begun behind a reader before the value's life had ended.
+    pub early_refreshes: u64,
+    /// Entries whose life goes on because they were read.
+    pub touched: u64,
+    /// Those of the hits that say that the source does not have the value.
+    pub absent_hits: u64,
+    /// Times that it was stored that the source does not have a value.
+    pub absent_stored: u64,
+    /// Times that it was not, because there were as many already as may be.
+    pub absent_refused: u64,
+    /// Loads whose source said that the value is still good.
+    pub not_modified: u64,
     /// Entries that were found and not used, by reason.
     pub rejected: RejectedStats,
 }
@@ -231,6 +264,8 @@ pub struct RejectedStats {
     pub too_large: u64,
     /// Whole, but refused by the codec or by the entity itself.
     pub undecodable: u64,
+    /// Of a namespace, or with a tag, that was invalidated since.
+    pub invalidated: u64,
 }
 
 impl Stats {
@@ -281,6 +316,14 @@ impl Stats {
             unconfirmed: of(|s| s.unconfirmed),
             replayed: of(|s| s.replayed),
             collapsed: of(|s| s.collapsed),
+            tag_invalidations: of(|s| s.tag_invalidations),
+            clears: of(|s| s.clears),
+            early_refreshes: of(|s| s.early_refreshes),
+            touched: of(|s| s.touched),
+            absent_hits: of(|s| s.absent_hits),
+            absent_stored: of(|s| s.absent_stored),
+            absent_refused: of(|s| s.absent_refused),
+            not_modified: of(|s| s.not_modified),
             rejected: RejectedStats {
                 foreign: rejected(|r| r.foreign),
                 unknown_format: rejected(|r| r.unknown_format),
@@ -290,6 +333,7 @@ impl Stats {
                 wrong_schema: rejected(|r| r.wrong_schema),
                 too_large: rejected(|r| r.too_large),
                 undecodable: rejected(|r| r.undecodable),
+                invalidated: rejected(|r| r.invalidated),
             },
         }
     }
@@ -308,8 +352,17 @@ impl RejectedStats {
             wrong_schema,
             too_large,
             undecodable,
+            invalidated,
         } = *self;
-        foreign + unknown_format + truncated + corrupt + wrong_key + wrong_schema + too_large + undecodable
+        foreign
+            + unknown_format
+            + truncated
+            + corrupt
+            + wrong_key
+            + wrong_schema
+            + too_large
+            + undecodable
+            + invalidated
     }
 }
 

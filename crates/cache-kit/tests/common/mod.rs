@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use cache_kit::backend::{CacheBackend, InMemoryBackend, Peek};
 use cache_kit::testing::Gate;
 use cache_kit::{CacheEntity, DataRepository, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -179,4 +180,10 @@ pub async fn until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> 
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     began.elapsed()
+}
+
+/// How many entries a store in memory has, beside the versions of a cache without a namespace, or of one that is named `shop`.
+pub fn values_in(memory: &InMemoryBackend) -> usize {
+    let versions = ["%space", "%tags", "shop/%space", "shop/%tags"].into_iter();
+    memory.stats().entries - versions.filter(|key| matches!(memory.peek(key), Peek::Hit(_))).count()
 }

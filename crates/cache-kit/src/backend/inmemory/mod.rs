@@ -243,6 +243,7 @@ impl CacheBackend for InMemoryBackend {
             pattern_delete: true,
             fence: Fence::Leases,
             ttl_resolution: Duration::ZERO,
+            max_entries: self.shared.store.max_entries(),
             max_value_bytes: self.shared.store.max_value_bytes(),
             ..Capabilities::minimal(NAME)
         }

@@ -87,6 +87,13 @@ impl Store {
         matches!(self, Self::Bounded { .. })
     }
 
+    /// How many entries fit at most; of a bound in bytes, as many as are a kilobyte each.
+    pub(super) fn max_entries(&self) -> Option<usize> {
+        let Self::Bounded { limits: Limits { max_entries, max_bytes, .. }, .. } = self else { return None };
+        let by_bytes = max_bytes.map(|bytes| usize::try_from(bytes / 1024).unwrap_or(usize::MAX));
+        max_entries.iter().chain(&by_bytes).min().copied()
+    }
+
     pub(super) fn max_value_bytes(&self) -> Option<usize> {
         match self {
             Self::Unbounded(_) => None,

@@ -257,6 +257,7 @@ impl CacheBackend for RedisBackend {
             },
             // Rounded up to whole milliseconds.
             ttl_resolution: Duration::from_millis(1),
+            reads_may_lag: self.shared.topology.reads_from_replicas(),
             // The server's own limit, proto-max-bulk-len.
             max_value_bytes: Some(512 << 20),
             ..Capabilities::minimal(NAME)

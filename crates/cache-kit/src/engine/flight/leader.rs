@@ -79,6 +79,11 @@ impl Leader {
         }
     }
 
+    /// Whether somebody waits to hear that nothing has happened since the load began.
+    pub(in crate::engine) fn is_doubted(&self) -> bool {
+        lock(&self.flight.state).doubting > 0
+    }
+
     /// Whether somebody waits for this load.
     pub(in crate::engine) fn is_followed(&self) -> bool {
         lock(&self.flight.state).waiting > 0

@@ -15,7 +15,14 @@ fn at(seconds: u64) -> Tick {
 }
 
 fn joining() -> Joining {
-    Joining { now: at(0), max_age: Some(Duration::from_secs(1)), max_followers: 100, is_nested: false }
+    Joining {
+        now: at(0),
+        max_age: Some(Duration::from_secs(1)),
+        max_followers: 100,
+        is_nested: false,
+        tags: Tags::default(),
+        may_choose_tags: false,
+    }
 }
 
 fn lead_as(flights: &Arc<Flights>, joining: Joining) -> Leader {
@@ -309,9 +316,9 @@ fn a_leader_that_shows_no_sign_of_life_is_given_up_and_one_takes_its_place() {
 fn no_more_follow_than_may() {
     let flights = Flights::new();
     let few = Joining { max_followers: 2, ..joining() };
-    let leader = lead_as(&flights, few);
-    let (_first, second) = (follow_as(&flights, few), follow_as(&flights, few));
-    assert!(matches!(flights.enter("key", tag(), few), Role::Full));
+    let leader = lead_as(&flights, few.clone());
+    let (_first, second) = (follow_as(&flights, few.clone()), follow_as(&flights, few.clone()));
+    assert!(matches!(flights.enter("key", tag(), few.clone()), Role::Full));
     drop(second);
     drop(follow_as(&flights, few));
     drop(leader);

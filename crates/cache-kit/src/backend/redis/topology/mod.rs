@@ -81,6 +81,11 @@ pub(super) struct Topology {
 }
 
 impl Topology {
+    /// Whether plain reads go to replicas.
+    pub(super) fn reads_from_replicas(&self) -> bool {
+        self.common.settings.read_from == RedisReadFrom::PreferReplica
+    }
+
     pub(super) fn new(settings: Settings) -> Self {
         let shape = Shape::of(&settings.servers);
         let common = Arc::new(Common { settings, mode: Mode::default(), shape });

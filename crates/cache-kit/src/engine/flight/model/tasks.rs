@@ -13,6 +13,7 @@ use shuttle::future::{block_on, spawn, yield_now};
 use super::super::{Follower, Joining, Landed, Leader, Role, Wait};
 use super::world::{Arrival, Brought, KEYS, World};
 use crate::backend::Lease;
+use crate::tags::Tags;
 
 /// How a lead ends.
 #[derive(Clone, Copy, PartialEq)]
@@ -114,6 +115,8 @@ impl Reader {
                 max_age: (!self.is_alone).then_some(Duration::ZERO),
                 max_followers: self.max_followers,
                 is_nested: false,
+                tags: Tags::default(),
+                may_choose_tags: false,
             };
             match world.flights.enter(self.key, TypeId::of::<u64>(), joining) {
                 Role::Full => {
