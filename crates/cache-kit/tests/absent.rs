@@ -1,5 +1,7 @@
 //! What the source does not have: remembered for a while, found as soon as it is there, and never at the cost of the rest.
 
+// long: each promise is shown through six doors that share a stage.
+
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
