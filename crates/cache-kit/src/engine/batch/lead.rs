@@ -358,7 +358,7 @@ impl<'a, B: CacheBackend, T: CacheValue> Batch<'a, B, T> {
         let mut view = engine.view(first);
         let mut due = Vec::new();
         for one in ready.iter().filter(|one| may_store(one.permit)) {
-            engine.due(&self.requests[one.one.at], &view, &mut due);
+            engine.due_to_load(&self.requests[one.one.at], &mut view, &mut due);
         }
         let mut failed = None;
         if !due.is_empty() {

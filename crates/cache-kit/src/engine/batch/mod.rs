@@ -18,6 +18,7 @@ mod store;
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
@@ -93,10 +94,11 @@ impl<B: CacheBackend> Engine<B> {
         T: CacheValue,
         L: LoadMany<'l, T>,
     {
-        let mut first: HashMap<&str, usize> = HashMap::with_capacity(requests.len());
+        let mut first: HashMap<u128, usize, ByHash> =
+            HashMap::with_capacity_and_hasher(requests.len(), ByHash::default());
         let mut wanted = Vec::with_capacity(requests.len());
         for (at, request) in requests.iter().enumerate() {
-            if let Entry::Vacant(vacant) = first.entry(request.key.as_str()) {
+            if let Entry::Vacant(vacant) = first.entry(request.key.hash()) {
                 vacant.insert(at);
                 wanted.push(at);
             }
@@ -112,18 +114,39 @@ impl<B: CacheBackend> Engine<B> {
             select(work, self.settings.clock.sleep_until(deadline.unwrap_or(Tick::NEVER))).await;
         }
         let mut slots = batch.into_slots(&wanted);
-        let last: HashMap<usize, usize> =
-            requests.iter().enumerate().map(|(at, request)| (first[request.key.as_str()], at)).collect();
+        let has_duplicates = wanted.len() < requests.len();
         let answer_of = |at: usize| {
-            let from = first[requests[at].key.as_str()];
+            let from = if has_duplicates { first[&requests[at].key.hash()] } else { at };
             match &mut slots[from] {
-                // Handed out to the last who asked for it.
-                Slot::Done(answer) if last[&from] == at => std::mem::replace(answer, Ok(Answer::nowhere())),
-                Slot::Done(answer) => answer.clone(),
+                Slot::Done(answer) if has_duplicates => answer.clone(),
+                Slot::Done(answer) => std::mem::replace(answer, Ok(Answer::nowhere())),
                 Slot::Open(_) => unreachable!("closed just before"),
             }
         };
         (0..requests.len()).map(answer_of).collect()
+    }
+}
+
+/// For what is a hash already.
+type ByHash = BuildHasherDefault<Hashed>;
+
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any half of a good hash is one")]
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
     }
 }
 

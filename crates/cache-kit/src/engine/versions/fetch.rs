@@ -23,6 +23,8 @@ const ANY_TAG: &str = "%tags";
 
 /// So often a version that another process is making is looked for again.
 const TRIES: u32 = 20;
+/// After so many, about a tenth of a second, it is made over.
+const PATIENCE: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 /// So many versions are read one by one.
 const FEW: usize = 4;
@@ -117,6 +119,31 @@ impl<B: CacheBackend> Engine<B> {
         view.fetched(&Scope::AnyTag).or_else(|| self.core.versions.any_tag.known(view.bound))
     }
 
+    /// What a load of this key will need that is not known; what is known goes into the view, so that it is the same when
+    /// the rest has come.
+    pub(in crate::engine) fn due_to_load(
+        &self,
+        request: &Request<'_>,
+        view: &mut View,
+        due: &mut Vec<Scope>,
+    ) {
+        self.due(request, view, due);
+        let shard = self.shard(request.key.as_str());
+        if let Some((version, _)) = self.space_version(shard, view) {
+            view.fetched.insert(Scope::Shard(shard), version);
+        } else if !due.contains(&Scope::Shard(shard)) {
+            due.push(Scope::Shard(shard));
+        }
+        for tag in request.tags.names() {
+            let scope = Scope::Tag(tag.clone());
+            if let Some((version, _)) = self.tag_version(tag, view) {
+                view.fetched.insert(scope, version);
+            } else if !due.contains(&scope) {
+                due.push(scope);
+            }
+        }
+    }
+
     /// What a lookup of this key will need that is not known.
     pub(in crate::engine) fn due(&self, request: &Request<'_>, view: &View, due: &mut Vec<Scope>) {
         let mut add = |scope: Scope| {
@@ -164,7 +191,7 @@ impl<B: CacheBackend> Engine<B> {
     pub(in crate::engine) async fn capture(&self, request: &Request<'_>) -> Result<Captured> {
         let mut view = self.view(request);
         let mut due = Vec::new();
-        self.due(request, &view, &mut due);
+        self.due_to_load(request, &mut view, &mut due);
         let mut failed = None;
         if !due.is_empty() {
             let versions = Box::pin(self.fetch_versions(&due, self.life_of_versions(request))).await;
@@ -292,6 +319,14 @@ impl<B: CacheBackend> Engine<B> {
             if tried > 0 {
                 self.settings.clock.sleep(jittered(PAUSE * tried.min(10))).await;
             }
+            if tried >= PATIENCE {
+                // Whoever has the lease has gone. What is written over it is drawn at random like any other.
+                let made = missing.iter().map(|&at| self.make_over(keys[at], life));
+                for (at, record) in missing.iter().zip(join_all(made).await) {
+                    records[*at] = Some(record);
+                }
+                break;
+            }
             self.make(keys, &mut missing, &mut seen, &mut records, life).await;
         }
         let unmade =
@@ -381,6 +416,14 @@ impl<B: CacheBackend> Engine<B> {
             Error::new(ErrorKind::Unavailable, "a version that was just stored is not there")
                 .with_backend(self.core.capabilities.name)
         })
+    }
+
+    /// Makes one in place of a lease that nobody fills. If another is made at the same time, the one that stays counts.
+    async fn make_over(&self, key: &str, life: Option<Duration>) -> Result<Record> {
+        let now = self.settings.clock.unix_millis();
+        let record = Record::draw(now, life);
+        self.backend().set(key, record.to_bytes(), record.ttl(now)).await?;
+        self.read_unfenced(key).await?.ok_or_else(under_way)
     }
 
     async fn read_unfenced(&self, key: &str) -> Result<Option<Record>> {
