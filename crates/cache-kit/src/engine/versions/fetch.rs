@@ -21,9 +21,7 @@ const SPACE: &str = "%space";
 const TAG: &str = "%tag";
 const ANY_TAG: &str = "%tags";
 
-/// So often a version that another process is making is looked for again.
-const TRIES: u32 = 20;
-/// After so many, about a tenth of a second, it is made over.
+/// So often, for about a tenth of a second, a version that another process is making is looked for. Then it is made over.
 const PATIENCE: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 /// So many versions are read one by one.
@@ -127,20 +125,23 @@ impl<B: CacheBackend> Engine<B> {
         view: &mut View,
         due: &mut Vec<Scope>,
     ) {
-        self.due(request, view, due);
-        let shard = self.shard(request.key.as_str());
-        if let Some((version, _)) = self.space_version(shard, view) {
-            view.fetched.insert(Scope::Shard(shard), version);
-        } else if !due.contains(&Scope::Shard(shard)) {
-            due.push(Scope::Shard(shard));
-        }
-        for tag in request.tags.names() {
-            let scope = Scope::Tag(tag.clone());
-            if let Some((version, _)) = self.tag_version(tag, view) {
+        let mut note = |view: &mut View, scope: Scope, known: Known| match known {
+            Some((version, _)) => {
                 view.fetched.insert(scope, version);
-            } else if !due.contains(&scope) {
-                due.push(scope);
             }
+            None if !due.contains(&scope) => due.push(scope),
+            None => {}
+        };
+        let shard = self.shard(request.key.as_str());
+        let space = self.space_version(shard, view);
+        note(view, Scope::Shard(shard), space);
+        for tag in request.tags.names() {
+            let known = self.tag_version(tag, view);
+            note(view, Scope::Tag(tag.clone()), known);
+        }
+        if request.may_choose_tags {
+            let known = self.any_tag_version(view).map(|version| (version, false));
+            note(view, Scope::AnyTag, known);
         }
     }
 
@@ -203,10 +204,9 @@ impl<B: CacheBackend> Engine<B> {
     /// The versions of a lookup that has asked for all it needs. Without that of any tag, a load can do but name tags.
     pub(in crate::engine) fn captured(&self, request: &Request<'_>, view: &View) -> Result<Captured> {
         // One may have been invalidated since.
-        let gone = under_way;
-        let (space, _) = self.space_version(self.shard(request.key.as_str()), view).ok_or_else(gone)?;
+        let (space, _) = self.space_version(self.shard(request.key.as_str()), view).ok_or_else(under_way)?;
         let tags = request.tags.names().iter().map(|tag| {
-            let (version, _) = self.tag_version(tag, view).ok_or_else(gone)?;
+            let (version, _) = self.tag_version(tag, view).ok_or_else(under_way)?;
             Ok((tag.clone(), version))
         });
         let tags = tags.collect::<Result<_>>()?;
@@ -312,26 +312,20 @@ impl<B: CacheBackend> Engine<B> {
             }
             missing.clear();
         }
-        for tried in 0..TRIES {
-            if missing.is_empty() {
-                break;
-            }
-            if tried > 0 {
-                self.settings.clock.sleep(jittered(PAUSE * tried.min(10))).await;
-            }
-            if tried >= PATIENCE {
-                // Whoever has the lease has gone. What is written over it is drawn at random like any other.
-                let made = missing.iter().map(|&at| self.make_over(keys[at], life));
-                for (at, record) in missing.iter().zip(join_all(made).await) {
-                    records[*at] = Some(record);
-                }
-                break;
-            }
+        let mut tried = 0;
+        while !missing.is_empty() && tried < PATIENCE {
             self.make(keys, &mut missing, &mut seen, &mut records, life).await;
+            tried += 1;
+            if !missing.is_empty() {
+                self.settings.clock.sleep(jittered(PAUSE * tried)).await;
+            }
         }
-        let unmade =
-            || Err(Error::new(ErrorKind::Unavailable, "other processes change a version all the time"));
-        records.into_iter().map(|record| record.unwrap_or_else(unmade)).collect()
+        // Whoever has the lease of what is left has gone. What is written over it is drawn at random like any other.
+        let made = missing.iter().map(|&at| self.make_over(keys[at], life));
+        for (at, record) in missing.iter().zip(join_all(made).await) {
+            records[*at] = Some(record);
+        }
+        records.into_iter().map(|record| record.unwrap_or_else(|| Err(miscounted()))).collect()
     }
 
     async fn read(&self, keys: &[&str]) -> Result<Vec<Result<Option<Bytes>>>> {
