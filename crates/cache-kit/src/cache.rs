@@ -303,7 +303,8 @@ impl Cache {
         policy::check_call_ttl(ttl)?;
         Ok(Request {
             key: self.key(key)?,
-            schema: schema_of::<T>(self.engine.settings.schema_version),
+            schema: schema_of::<T>(self.engine.settings.schema_version, 0),
+            codec: None,
             prefix: "",
             ttl,
             strategy,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::entry::Codec;
 use crate::error::Result;
 use crate::policy::PolicyOverrides;
 
@@ -17,6 +18,7 @@ use crate::policy::PolicyOverrides;
 )]
 pub trait CacheValue: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> CacheValue for T {}
 
 /// A value with an identity, stored under `prefix:id`.
@@ -36,7 +38,8 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> CacheValue
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a cache entity",
-    note = "implement `CacheEntity` (key and prefix), or use `Cache::get_or_load`, which needs no trait"
+    note = "add `#[derive(cache_kit::CacheEntity)]` with `#[cache(prefix = \"…\")]` (feature `macros`), implement \
+            `CacheEntity` (key and prefix), or use `Cache::get_or_load`, which needs no trait"
 )]
 pub trait CacheEntity: CacheValue {
     /// The identity. Two ids are one key exactly if they display alike.
@@ -53,6 +56,23 @@ pub trait CacheEntity: CacheValue {
     #[must_use]
     fn cache_version() -> u32 {
         0
+    }
+
+    /// How entities of this kind look when they are stored, as a number: entries of another one are misses. Derived entities
+    /// have that of [`CacheSchema`](crate::CacheSchema). Default: 0, nothing but the type's name and
+    /// [`cache_version`](Self::cache_version) is looked at.
+    ///
+    /// A [`Cache`](crate::Cache) does not know entities: it misses what was stored with another number than 0, and the other
+    /// way round. Read a key through one door; invalidate it through either.
+    #[must_use]
+    fn cache_schema() -> u64 {
+        0
+    }
+
+    /// The format that entities of this kind are stored in. Default: that of the cache.
+    #[must_use]
+    fn cache_codec() -> Option<Codec> {
+        None
     }
 
     /// Whether an entity past its fresh life may be served where the [`Policy`](crate::Policy) allows it. Say no for what

@@ -8,6 +8,11 @@ use crate::error::Result;
 /// Asks for one entity and is fed what was found.
 ///
 /// The hooks run in the caller's task; an error from one of them ends the call with it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a feeder of `{T}`",
+    note = "use `GenericFeeder::new(id)`, implement `CacheFeed` (which id to read, and what to do with the entity), or use \
+            `CacheExpander::get`, which needs no feeder"
+)]
 pub trait CacheFeed<T: CacheEntity>: Send {
     /// The id to read.
     fn entity_id(&mut self) -> T::Key;

@@ -30,19 +30,24 @@
 pub mod backend;
 mod cache;
 mod clock;
+mod composite_key;
 mod config;
 mod engine;
 mod entity;
 mod entry;
 mod error;
+mod escape;
 mod expander;
 mod feed;
 mod key;
 mod loaded;
+#[doc(hidden)]
+pub mod macro_support;
 mod observe;
 mod outcome;
 mod policy;
 mod repository;
+mod schema;
 mod service;
 mod steps;
 mod strategy;
@@ -51,7 +56,21 @@ mod tags;
 pub mod testing;
 
 pub use cache::{Cache, CacheBuilder};
+#[cfg(feature = "macros")]
+#[doc = include_str!("macros/entity.md")]
+pub use cache_kit_macros::CacheEntity;
+#[cfg(feature = "macros")]
+/// Derives [`CacheSchema`](trait@CacheSchema) for a type that entities are made of, a struct or an enum.
+///
+/// Attributes of serde that postcard misreads are errors here as well as in
+/// [`derive(CacheEntity)`](derive@CacheEntity); `#[cache(codec = "msgpack")]` says that the type is stored in another
+/// format.
+pub use cache_kit_macros::CacheSchema;
+#[cfg(feature = "macros")]
+#[doc = include_str!("macros/cached.md")]
+pub use cache_kit_macros::cached;
 pub use clock::{Clock, ManualClock, Tick};
+pub use composite_key::CompositeKey;
 pub use engine::{Gauges, Hold, SourceFailure};
 pub use entity::{CacheEntity, CacheValue};
 pub use entry::Codec;
@@ -63,6 +82,7 @@ pub use observe::{CacheMetrics, NoOpMetrics, RejectedStats, Stats};
 pub use outcome::{Invalidation, Outcome, Source, Stored};
 pub use policy::{InlineOptions, Limits, LoadOptions, OperationConfig, Policy, PolicyOverrides, TtlPolicy};
 pub use repository::{DataRepository, InMemoryRepository};
+pub use schema::CacheSchema;
 pub use service::CacheService;
 pub use steps::{Step, Steps};
 pub use strategy::CacheStrategy;

@@ -262,7 +262,8 @@ impl<B: CacheBackend> Engine<B> {
         let settings = &self.settings;
         let limit =
             self.core.capabilities.max_value_bytes.unwrap_or(usize::MAX).min(settings.max_value_bytes);
-        let entry = entry::seal(loaded.found(), settings.codec, &stamp, settings.verify_roundtrip, limit)?;
+        let codec = request.codec.unwrap_or(settings.codec);
+        let entry = entry::seal(loaded.found(), codec, &stamp, settings.verify_roundtrip, limit)?;
         let life = match (ttl, stamp.idle) {
             (Some(ttl), Some(idle)) => Some(ttl.min(idle)),
             (ttl, idle) => ttl.or(idle),

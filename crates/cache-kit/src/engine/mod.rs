@@ -207,6 +207,8 @@ pub(crate) struct Request<'a> {
     pub(crate) key: Key<'a>,
     /// The schema that the entry must have.
     pub(crate) schema: u64,
+    /// The format that an entry is stored in, if it is not the cache's.
+    pub(crate) codec: Option<Codec>,
     /// What [`TtlPolicy::PerType`] is asked with.
     pub(crate) prefix: &'static str,
     /// The life that this call or its entity wants, whatever else says otherwise; within, `None` is without end.

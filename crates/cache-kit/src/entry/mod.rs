@@ -88,11 +88,11 @@ impl Reject {
     }
 }
 
-/// The schema of a type: a hash of its name, with the version as seed.
+/// The schema of a type: a hash of its name, with the version as seed, and what is known of its shape, or zero.
 ///
-/// Renaming or moving a type, or raising the version, makes the old entries misses.
-pub(crate) fn schema_of<T>(version: u32) -> u64 {
-    xxh3_64_with_seed(type_name::<T>().as_bytes(), u64::from(version))
+/// Renaming or moving a type, raising the version, or another shape makes the old entries misses.
+pub(crate) fn schema_of<T>(version: u32, shape: u64) -> u64 {
+    xxh3_64_with_seed(type_name::<T>().as_bytes(), u64::from(version)) ^ shape
 }
 
 /// What goes into a new entry beside the value itself.

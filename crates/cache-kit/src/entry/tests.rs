@@ -219,12 +219,16 @@ fn a_codec_of_a_later_version_is_a_miss() {
 
 #[test]
 fn types_and_versions_have_schemas_of_their_own() {
-    let schemas =
-        [schema_of::<Golden>(0), schema_of::<Golden>(1), schema_of::<String>(0), schema_of::<Vec<u8>>(0)];
+    let schemas = [
+        schema_of::<Golden>(0, 0),
+        schema_of::<Golden>(1, 0),
+        schema_of::<String>(0, 0),
+        schema_of::<Vec<u8>>(0, 0),
+    ];
     for (at, schema) in schemas.iter().enumerate() {
         assert!(!schemas[..at].contains(schema));
     }
-    assert_eq!(schema_of::<String>(7), schema_of::<String>(7));
+    assert_eq!(schema_of::<String>(7, 0), schema_of::<String>(7, 0));
 }
 
 #[test]

@@ -43,7 +43,8 @@ impl<B: CacheBackend> CacheExpander<B> {
         }
         Ok(Request {
             key: self.key::<T>(id)?,
-            schema: schema_of::<T>(T::cache_version()),
+            schema: schema_of::<T>(T::cache_version(), T::cache_schema()),
+            codec: T::cache_codec(),
             prefix: T::cache_prefix(),
             ttl: ttl.or(entity.ttl()),
             strategy,

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// [`stats`](crate::Cache::stats) counts without any hook.
 ///
 /// A hook must not block. One that panics is ignored.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not told what the cache does",
+    note = "implement `CacheMetrics`: all its methods have provided forms, so begin with `impl CacheMetrics for {Self} {{}}`"
+)]
 pub trait CacheMetrics: Send + Sync + 'static {
     /// A read was answered by the cache.
     fn record_hit(&self, key: &str, duration: Duration) {
