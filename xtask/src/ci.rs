@@ -1,13 +1,9 @@
 //! `cargo xtask ci`: what must hold beside the tests, cheapest first.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::step::Steps;
-use crate::{cargo, features, matrix, metadata, model, root, say, tidy};
-
-/// One version for everybody: another one may know other licences and other lints.
-const CARGO_DENY: &str = "0.20.2";
+use crate::{book, cargo, features, matrix, metadata, model, root, tidy, tools};
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut steps = Steps::only(arguments);
@@ -16,9 +12,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     steps.check("tidy", tidy::run)?;
     lints(&mut steps)?;
     each_feature(&mut steps)?;
-    steps.command("doctest", &mut cargo(["test", "--doc", "--workspace", "--all-features", "--locked"]))?;
     let doc = ["doc", "--workspace", "--lib", "--no-deps", "--all-features", "--locked"];
     steps.command("doc", cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    steps.check("book", || book::run(&[]))?;
     examples(&mut steps)?;
     steps.check("tree", metadata::core_has_no_client)?;
     steps.check("rust-version", metadata::rust_version_is_true)?;
@@ -64,7 +60,8 @@ fn examples(steps: &mut Steps) -> Result<(), String> {
             Err(_) => vec![Vec::new()],
         };
         for arguments in runs {
-            let mut command = cargo(["run", "--release", "--locked", "-p", &example.package]);
+            // As the tests have built it: what it measures is not looked at here.
+            let mut command = cargo(["run", "--locked", "-p", &example.package]);
             command.args(&example.target).arg("--").args(arguments);
             steps.command(&format!("examples {}", example.target[1]), &mut command)?;
         }
@@ -82,23 +79,9 @@ fn deny(steps: &mut Steps) -> Result<(), String> {
     if !steps.wants("deny") {
         return Ok(());
     }
-    let tools = root().join("target/tools");
-    let program = tools.join("bin/cargo-deny");
-    if installed_version(&program).as_deref() != Some(CARGO_DENY) {
-        say(format_args!(
-            "\ncargo-deny {CARGO_DENY} is built once, into target/tools; this takes some minutes"
-        ));
-        let mut install = cargo(["install", "cargo-deny", "--locked", "--force", "--version"]);
-        steps.command("deny is built", install.arg(format!("={CARGO_DENY}")).arg("--root").arg(&tools))?;
-    }
-    let mut check = Command::new(program);
+    let mut check = Command::new(tools::provide(&tools::CARGO_DENY)?);
     check.current_dir(root()).args(["--all-features", "--locked", "check", "bans", "licenses", "sources"]);
     steps.command("deny", &mut check)
-}
-
-fn installed_version(program: &Path) -> Option<String> {
-    let output = Command::new(program).arg("--version").output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).split_whitespace().nth(1)?.to_owned())
 }
 
 /// The benchmarks and their peers are a workspace of their own; here they only have to compile.

@@ -1,5 +1,6 @@
 //! The project's checks: one list for people and for CI, `cargo xtask help`.
 
+mod book;
 mod ci;
 mod features;
 mod install;
@@ -10,6 +11,8 @@ mod servers;
 mod step;
 mod test;
 mod tidy;
+mod tools;
+mod wheel;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -22,7 +25,11 @@ cargo xtask test [--install] [-- ARGUMENTS]
 
 cargo xtask ci [STEP...]
     Everything else that must hold, cheapest first; with names, only these steps:
-    fmt tidy clippy features doctest doc examples tree rust-version deny bench model valkey
+    fmt tidy clippy features doc book examples tree rust-version deny bench model valkey
+
+cargo xtask book [--paste | --measure]
+    Checks the pages of the book and the other documents: links, outputs of programs, the list of claims; builds the
+    book into target/book. --paste writes outputs and claims anew, --measure figures as well.
 
 cargo xtask matrix [VERSION...]
     The tests of Redis on one version of the server after the other, without Docker; with names, only on these:
@@ -45,6 +52,7 @@ fn main() -> ExitCode {
     let result = match command {
         "test" => test::run(rest),
         "ci" => ci::run(rest),
+        "book" => book::run(rest),
         "matrix" => matrix::run(rest),
         "model" if rest.is_empty() => model::run(),
         "tidy" if rest.is_empty() => tidy::run(),

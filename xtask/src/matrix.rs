@@ -105,7 +105,8 @@ fn build(tests: &[Test]) -> Result<(), String> {
 }
 
 fn cargo_test() -> Command {
-    cargo(["test", "--package", "cache-kit", "--features", "testing,redis", "--locked"])
+    // With all features, as `cargo xtask test` has built them.
+    cargo(["test", "--workspace", "--all-features", "--locked"])
 }
 
 /// Runs all of them, also after a failure, and says how many passed.

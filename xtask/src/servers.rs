@@ -1,11 +1,10 @@
 //! The Redis-like servers that the tests can be run against, by version; without Docker.
 
 mod probe;
-mod wheel;
 
 use std::path::PathBuf;
 
-use wheel::Wheel;
+use crate::wheel::{self, Wheel};
 
 /// A version of a server, by the name that is typed.
 #[derive(Debug)]
@@ -96,7 +95,7 @@ pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Server>, String> {
 pub(crate) fn provide(server: &Server) -> Result<Provided, String> {
     let program = match server.from {
         Origin::Path(program) => on_path(program)?,
-        Origin::Wheels(wheels) => wheel::unpacked(server.name, wheels)?,
+        Origin::Wheels(wheels) => wheel::unpacked("servers", server.name, wheels)?,
     };
     let version = probe::version(&program)?;
     if !is(&version, server.tells) {

