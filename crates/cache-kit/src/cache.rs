@@ -231,7 +231,8 @@ impl Cache {
         self.set_with(key, LoadOptions::default(), value).await
     }
 
-    /// [`set`](Self::set) with options for this call, of which the lifetime applies.
+    /// [`set`](Self::set) with options for this call: those apply that say how an entry is kept, which are its life, its tags,
+    /// and what the policy says about both.
     ///
     /// # Errors
     /// As `set`.

@@ -26,7 +26,8 @@ pub struct Outcome<T> {
     pub invalidation: Option<Invalidation>,
     /// What failed without failing the read: the backend could not be asked, or the value not be stored.
     pub degraded: Option<Error>,
-    /// What this read did on the way, and the load that answered it.
+    /// What this read did on the way, and the load that answered it. Of a load that failed, where a stale value is the answer
+    /// instead, only that it failed.
     pub steps: Steps,
 }
 

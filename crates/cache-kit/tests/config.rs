@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use cache_kit::backend::{CacheBackend, InMemoryBackend};
-use cache_kit::{Cache, ErrorKind, TtlPolicy, backend};
+use cache_kit::{Cache, ErrorKind, ManualClock, Policy, TtlPolicy, backend};
 use cache_kit_test_support::MemcachedServer;
 
 #[tokio::test]
@@ -27,6 +27,18 @@ async fn what_the_url_sets_wins_over_the_builder() {
     let cache = Cache::builder().namespace("mine").build_url("memory://?namespace=theirs").unwrap();
     cache.set("k", &1).await.unwrap();
     assert!(cache.backend().exists("theirs/k").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_store_in_memory_that_a_url_names_lives_by_the_clock_of_the_cache() {
+    let time = ManualClock::new();
+    let policy = Policy::default().with_ttl(Duration::from_secs(60)).with_ttl_jitter(0.0);
+    let cache = Cache::builder().clock(time.clock()).policy(policy).build_url("memory://").unwrap();
+    cache.set("k", &1).await.unwrap();
+    time.advance(Duration::from_secs(60) - Duration::from_millis(1));
+    assert_eq!(cache.get::<i32>("k").await.unwrap(), Some(1));
+    time.advance(Duration::from_millis(1));
+    assert_eq!(cache.get::<i32>("k").await.unwrap(), None);
 }
 
 #[test]

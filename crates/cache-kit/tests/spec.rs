@@ -97,6 +97,15 @@ async fn e2_selection_by_environment_gives_a_boxed_backend() {
 }
 
 #[test]
+fn e3_the_sizing_rule_is_a_function() {
+    use cache_kit::backend::{pool_size_for, pool_size_here};
+
+    assert_eq!([4, 8, 16, 32].map(pool_size_for), [9, 17, 33, 65]);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(pool_size_here(), u32::try_from(cores).unwrap() * 2 + 1);
+}
+
+#[test]
 fn e6_the_metrics_of_the_specification_compile_as_written() {
     struct CacheMetrics {
         hits: AtomicU64,

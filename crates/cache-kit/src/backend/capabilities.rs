@@ -47,7 +47,7 @@ pub struct Capabilities {
     pub reads_may_lag: bool,
     /// How much longer than asked an entry may live; it never lives shorter.
     pub ttl_resolution: Duration,
-    /// How many entries it holds at most, as far as that is known.
+    /// How many entries it holds at most, as far as that is known: of a bound in bytes, as many as are a kilobyte each.
     pub max_entries: Option<usize>,
     /// The longest key in bytes that is stored as it is, if there is a limit.
     pub max_key_bytes: Option<usize>,

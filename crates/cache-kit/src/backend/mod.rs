@@ -21,6 +21,7 @@ pub mod redis;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod releases;
 mod select;
+mod sizing;
 #[cfg(all(feature = "tls", any(feature = "redis", feature = "memcached")))]
 mod tls;
 
@@ -42,6 +43,7 @@ pub(crate) use pattern::matches as pattern_matches;
 pub use redis::{RedisBackend, RedisConfig};
 pub(crate) use select::{Environment, from_parts};
 pub use select::{from_env, from_url};
+pub use sizing::{pool_size_for, pool_size_here};
 
 use crate::error::{Error, Result};
 
@@ -235,6 +237,7 @@ pub trait CacheBackend: Send + Sync + 'static {
     ///
     /// # Behaviour
     /// - No value is left, and every lease is void.
+    /// - Where it is not supported, everything is left as it was. That is the provided form.
     ///
     /// # Errors
     /// `Unsupported`, or when something may be left.

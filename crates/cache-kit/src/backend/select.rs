@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use super::CacheBackend;
+use crate::clock::Clock;
 use crate::config::{Params, ServiceUrl};
 use crate::error::{Error, Result};
 
@@ -36,7 +37,7 @@ use crate::error::{Error, Result};
 pub fn from_url(url: &str) -> Result<Box<dyn CacheBackend>> {
     let url = ServiceUrl::parse(url)?;
     let mut params = url.params()?;
-    let backend = from_parts(&url, &mut params)?;
+    let backend = from_parts(&url, &mut params, &Clock::system())?;
     params.finish(&[
         ("ttl", "a setting of the cache, not of the backend: use Cache::from_url"),
         ("namespace", "a setting of the cache, not of the backend: use Cache::from_url"),
@@ -163,7 +164,13 @@ fn redis_config(var: impl Fn(&'static str) -> Result<Option<String>>) -> Result<
     })
 }
 
-pub(crate) fn from_parts(url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Result<Box<dyn CacheBackend>> {
+pub(crate) fn from_parts(
+    url: &ServiceUrl<'_>,
+    params: &mut Params<'_>,
+    clock: &Clock,
+) -> Result<Box<dyn CacheBackend>> {
+    // That of a server is its own.
+    let _ = clock;
     match url.scheme {
         #[cfg(feature = "inmemory")]
         "memory" => {
@@ -171,7 +178,7 @@ pub(crate) fn from_parts(url: &ServiceUrl<'_>, params: &mut Params<'_>) -> Resul
                 return Err(Error::config("a memory:// URL has no host, path or user")
                     .with_hint("write memory:// or memory://?max_entries=10k"));
             }
-            Ok(Box::new(super::inmemory::InMemoryBuilder::from_params(params)?.build()?))
+            Ok(Box::new(super::inmemory::InMemoryBuilder::from_params(params)?.clock(clock.clone()).build()?))
         }
         #[cfg(feature = "redis")]
         scheme if super::redis::is_scheme(scheme) => {

@@ -112,7 +112,8 @@ impl CacheBuilder {
         self
     }
 
-    /// Takes time from this clock. Default: the system's.
+    /// Takes time from this clock. Default: the system's. A backend has a clock of its own: [`build_url`](Self::build_url)
+    /// gives it to one in memory, and [`InMemoryBackend::builder`](crate::backend::InMemoryBackend::builder) takes it.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.clock = clock;
         self
@@ -140,7 +141,7 @@ impl CacheBuilder {
         let url = ServiceUrl::parse(url)?;
         let mut params = url.params()?;
         let builder = self.with_params(&mut params)?;
-        let backend = backend::from_parts(&url, &mut params)?;
+        let backend = backend::from_parts(&url, &mut params, &builder.settings.clock)?;
         params.finish(&[])?;
         builder.build_boxed(backend)
     }

@@ -70,7 +70,8 @@ impl Cache {
     }
 
     /// Removes the values under `keys` and sees to it that nothing is stored under them until the [`Hold`] is confirmed or
-    /// dropped: for the commit of a transaction.
+    /// dropped: for the commit of a transaction. Keep it short: a read of a held key in another process waits for the lease, for
+    /// [`Policy::lease_wait`](crate::Policy::lease_wait), before it asks the source itself.
     ///
     /// **Cancel-safe**: it invalidates, as a hold that is dropped does.
     ///

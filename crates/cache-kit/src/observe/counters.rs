@@ -173,7 +173,7 @@ pub struct Stats {
     pub stale: u64,
     /// Reads that the cache could not answer because the backend failed; neither hits nor misses.
     pub unknown: u64,
-    /// Reads of the source that were begun.
+    /// Reads of the source that were begun; one for each call of a batch's loader, whatever the number of keys.
     pub loads: u64,
     /// Those of the loads that failed or panicked.
     pub load_failures: u64,

@@ -101,14 +101,19 @@ pub async fn delete_pattern_removes_what_matches_or_says_that_it_cannot<B: Cache
     assert_eq!(ok(subject.backend().delete_pattern("order:\\*").await), 0);
 }
 
-/// After `clear_all` nothing is left.
+/// After `clear_all` nothing is left; where it is not supported, all is.
 pub async fn clear_all_leaves_nothing<B: CacheBackend>(subject: &Subject<B>) {
     let keys: Vec<String> = (0..100).map(|n| format!("key:{n}")).collect();
     for key in &keys {
         put(subject, key, "value").await;
     }
-    ok(subject.backend().clear_all().await);
+    let cleared = subject.backend().clear_all().await;
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    if cleared.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unsupported) {
+        assert!(ok(subject.backend().mget(&keys).await).iter().all(Option::is_some));
+        return;
+    }
+    ok(cleared);
     assert_eq!(ok(subject.backend().mget(&keys).await), vec![None; 100]);
     put(subject, "key:0", "again").await;
     assert!(get(subject, "key:0").await.is_some());
