@@ -1,5 +1,8 @@
 //! Each page of the book as the documentation of a module, so that its snippets are documentation tests.
 
+#[doc = include_str!("../README.md")]
+pub mod readme {}
+
 #[doc = include_str!("src/introduction.md")]
 pub mod introduction {}
 

@@ -9,26 +9,11 @@ use cache_kit::{
 };
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, CacheEntity)]
+#[cache(prefix = "user", tags = ["tenant:{tenant}"])]
 struct User {
     id: u64,
     tenant: String,
-}
-
-impl CacheEntity for User {
-    type Key = u64;
-
-    fn cache_key(&self) -> u64 {
-        self.id
-    }
-
-    fn cache_prefix() -> &'static str {
-        "user"
-    }
-
-    fn cache_tags(&self) -> Vec<String> {
-        vec![format!("tenant:{}", self.tenant)]
-    }
 }
 
 /// Holds a connection pool in real life. There are the ids below 100.

@@ -14,7 +14,7 @@ pub use builder::CacheBuilder;
 use crate::backend::{self, CacheBackend};
 use crate::engine::{Answer, Engine, Gauges, OnceLoad, Request, Terms, Usable};
 use crate::entity::CacheValue;
-use crate::entry::schema_of;
+use crate::entry::Schema;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::observe::Stats;
@@ -304,7 +304,7 @@ impl Cache {
         policy::check_call_ttl(ttl)?;
         Ok(Request {
             key: self.key(key)?,
-            schema: schema_of::<T>(self.engine.settings.schema_version, 0),
+            schema: Schema::of::<T>(self.engine.settings.schema_version, 0),
             codec: None,
             prefix: "",
             ttl,

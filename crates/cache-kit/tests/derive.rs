@@ -222,6 +222,31 @@ async fn an_entry_of_another_schema_is_a_miss() {
     assert_eq!(hits().await, 2);
 }
 
+#[tokio::test]
+async fn the_doors_share_the_entries_of_a_derived_entity() {
+    let backend: Arc<dyn CacheBackend> = Arc::new(InMemoryBackend::new());
+    let (cache, expander) = (Cache::new(Arc::clone(&backend)), CacheExpander::new(backend));
+    let mut repository = InMemoryRepository::new();
+    repository.insert(7, Pair(7, "x".into()));
+    expander.get::<Pair, _>(&7, &repository).await.unwrap();
+    assert!(
+        cache.get::<Pair>("pair:7").await.unwrap().is_some(),
+        "what an entity stored, a closure's reader finds"
+    );
+    // What was stored by somebody who does not know the shape is loaded once more, and then shared.
+    cache.set("pair:7", &Pair(7, "y".into())).await.unwrap();
+    let hits = expander.stats().hits;
+    assert_eq!(expander.get::<Pair, _>(&7, &repository).await.unwrap().unwrap().1, "x");
+    assert_eq!(expander.get::<Pair, _>(&7, &repository).await.unwrap().unwrap().1, "x");
+    assert_eq!(
+        (expander.stats().hits - hits, cache.get::<Pair>("pair:7").await.unwrap().unwrap().1),
+        (1, "x".into())
+    );
+    cache.invalidate("pair:7").await.unwrap();
+    repository.insert(7, Pair(7, "z".into()));
+    assert_eq!(expander.get::<Pair, _>(&7, &repository).await.unwrap().unwrap().1, "z");
+}
+
 /// Types as serde's attributes make them, each with a value that shows what becomes of it.
 mod attributes {
     use super::*;

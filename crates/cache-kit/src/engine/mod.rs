@@ -74,7 +74,7 @@ use self::turns::Turns;
 use self::versions::Versions;
 use crate::backend::{CacheBackend, Capabilities, Fence};
 use crate::clock::Clock;
-use crate::entry::Codec;
+use crate::entry::{Codec, Schema};
 use crate::key::Key;
 use crate::observe::{Counters, Event, Observer, Stats, survived};
 use crate::policy::{Limits, Policy, TtlPolicy};
@@ -206,7 +206,7 @@ pub struct Gauges {
 pub(crate) struct Request<'a> {
     pub(crate) key: Key<'a>,
     /// The schema that the entry must have.
-    pub(crate) schema: u64,
+    pub(crate) schema: Schema,
     /// The format that an entry is stored in, if it is not the cache's.
     pub(crate) codec: Option<Codec>,
     /// What [`TtlPolicy::PerType`] is asked with.

@@ -51,7 +51,7 @@ impl Header {
         Self {
             flags,
             codec,
-            schema: stamp.schema,
+            schema: stamp.schema.stored(),
             key_hash: stamp.key_hash,
             written_at: stamp.written_at,
             fresh_until,

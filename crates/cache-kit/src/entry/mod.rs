@@ -9,7 +9,7 @@
 //! | 5 | 1 | flags: 1 absent, 2 tagged, 4 sliding, 8 validated; an unknown flag makes the entry a miss |
 //! | 6 | 1 | codec: 1 postcard, 2 MessagePack, 3 JSON |
 //! | 7 | 1 | length of the header, 80 |
-//! | 8 | 8 | schema: hash of the type's name and version |
+//! | 8 | 8 | schema: hash of the type's name and version; where it is known, of its shape too (`schema.rs`) |
 //! | 16 | 16 | key: hash of the full key |
 //! | 32 | 8 | written at, in milliseconds since 1970 |
 //! | 40 | 8 | fresh until, likewise; all ones is without end |
@@ -32,6 +32,7 @@
 mod codec;
 mod extras;
 mod header;
+mod schema;
 mod shape;
 
 use std::any::type_name;
@@ -39,11 +40,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
 pub use codec::Codec;
 pub(crate) use extras::{Extras, MAX_NAME_BYTES, MAX_TAGS};
 pub(crate) use header::Header;
+pub(crate) use schema::Schema;
 
 use crate::entity::CacheValue;
 use crate::error::{Error, ErrorKind, Result};
@@ -88,17 +88,10 @@ impl Reject {
     }
 }
 
-/// The schema of a type: a hash of its name, with the version as seed, and what is known of its shape, or zero.
-///
-/// Renaming or moving a type, raising the version, or another shape makes the old entries misses.
-pub(crate) fn schema_of<T>(version: u32, shape: u64) -> u64 {
-    xxh3_64_with_seed(type_name::<T>().as_bytes(), u64::from(version)) ^ shape
-}
-
 /// What goes into a new entry beside the value itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Stamp<'a> {
-    pub(crate) schema: u64,
+    pub(crate) schema: Schema,
     pub(crate) key_hash: u128,
     pub(crate) written_at: u64,
     pub(crate) ttl: Option<Duration>,
@@ -222,7 +215,7 @@ impl<'a> Entry<'a> {
     pub(crate) fn read(
         entry: &'a [u8],
         key_hash: u128,
-        schema: u64,
+        schema: Schema,
         max_bytes: usize,
     ) -> Result<Self, Reject> {
         if entry.len() > max_bytes {
@@ -232,7 +225,7 @@ impl<'a> Entry<'a> {
         if header.key_hash != key_hash {
             return Err(Reject::WrongKey);
         }
-        if header.schema != schema {
+        if !schema.fits(header.schema) {
             return Err(Reject::WrongSchema);
         }
         let (extras, payload) = extras::parse(&header, body)?;

@@ -4,7 +4,7 @@ use super::CacheExpander;
 use crate::backend::CacheBackend;
 use crate::engine::{Request, Terms};
 use crate::entity::CacheEntity;
-use crate::entry::schema_of;
+use crate::entry::Schema;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::policy::{OperationConfig, check_call_ttl};
@@ -43,7 +43,7 @@ impl<B: CacheBackend> CacheExpander<B> {
         }
         Ok(Request {
             key: self.key::<T>(id)?,
-            schema: schema_of::<T>(T::cache_version(), T::cache_schema()),
+            schema: Schema::of::<T>(T::cache_version(), T::cache_schema()),
             codec: T::cache_codec(),
             prefix: T::cache_prefix(),
             ttl: ttl.or(entity.ttl()),
