@@ -22,11 +22,13 @@ pub(crate) struct Needed {
 enum Found {
     /// A server that the tests start, by its name on the path.
     Server { program_var: &'static str, external_var: &'static str, external: &'static str },
+    /// A program that the tests start, by its name on the path or by another that it goes by.
+    Program { program_var: &'static str, others: &'static [&'static str] },
     /// A module that one of the interpreters imports.
     Import { interpreter_var: &'static str },
 }
 
-pub(crate) const NEEDED: [Needed; 3] = [
+pub(crate) const NEEDED: [Needed; 5] = [
     Needed {
         name: "redis-server",
         apt: "redis-server",
@@ -57,6 +59,24 @@ pub(crate) const NEEDED: [Needed; 3] = [
         brew: "libmemcached",
         found: Found::Import { interpreter_var: "CACHE_KIT_PYTHON" },
     },
+    // The live page of examples/actixsqlx is tested in a real browser.
+    Needed {
+        name: "chromium",
+        apt: "chromium",
+        dnf: "chromium",
+        brew: "chromium",
+        found: Found::Program {
+            program_var: "CACHE_KIT_CHROMIUM",
+            others: &["chromium-browser", "google-chrome", "google-chrome-stable"],
+        },
+    },
+    Needed {
+        name: "chromedriver",
+        apt: "chromium-driver",
+        dnf: "chromedriver",
+        brew: "chromedriver",
+        found: Found::Program { program_var: "CACHE_KIT_CHROMEDRIVER", others: &[] },
+    },
 ];
 
 /// What is neither installed nor named by the environment.
@@ -65,6 +85,10 @@ pub(crate) fn missing() -> Vec<Needed> {
         Found::Server { program_var, external_var, .. } => match set(program_var) {
             Some(path) => Path::new(&path).is_file(),
             None => set(external_var).is_some() || on_path(needed.name),
+        },
+        Found::Program { program_var, others } => match set(program_var) {
+            Some(path) => Path::new(&path).is_file(),
+            None => on_path(needed.name) || others.iter().any(|other| on_path(other)),
         },
         Found::Import { interpreter_var } => imports(needed.name, interpreter_var),
     };
@@ -96,7 +120,7 @@ fn imports(module: &str, interpreter_var: &str) -> bool {
 pub(crate) fn advice(missing: &[Needed]) -> String {
     let list = |name: fn(&Needed) -> &'static str| missing.iter().map(name).collect::<Vec<_>>().join(" ");
     let mut text = format!(
-        "The tests run against real servers and a real client of another make; not found: {}\n\
+        "The tests run against real servers, a real client of another make and a real browser; not found: {}\n\
          install them:   apt-get install {}\n\
          \x20               dnf install {}\n\
          \x20               brew install {}\n\
@@ -112,6 +136,7 @@ pub(crate) fn advice(missing: &[Needed]) -> String {
             Found::Server { program_var, external_var, external } => {
                 format!("\n    {program_var}=<path>   or   {external_var}={external}")
             }
+            Found::Program { program_var, .. } => format!("\n    {program_var}=<path>"),
             Found::Import { interpreter_var } => format!(
                 "\n    {interpreter_var}=<python>, one that has {name}; without a package of it, as with brew, by\n        \
                  python3 -m venv <dir> && <dir>/bin/pip install {name}, which makes <dir>/bin/python one",
@@ -184,9 +209,12 @@ mod tests {
     fn only_what_is_missing_is_installed() {
         assert_eq!(
             typed(Manager::Dnf, &NEEDED[1..], true, true),
-            ["dnf install -y memcached python3-pylibmc"]
+            ["dnf install -y memcached python3-pylibmc chromium chromedriver"]
         );
-        assert_eq!(typed(Manager::Brew, &NEEDED, false, true), ["brew install redis memcached libmemcached"]);
+        assert_eq!(
+            typed(Manager::Brew, &NEEDED, false, true),
+            ["brew install redis memcached libmemcached chromium chromedriver"]
+        );
     }
 
     #[test]
@@ -213,10 +241,10 @@ mod tests {
     fn the_advice_names_packages_and_variables() {
         let advice = advice(&NEEDED);
         for part in [
-            "not found: redis-server memcached pylibmc",
-            "apt-get install redis-server memcached python3-pylibmc",
-            "dnf install redis memcached python3-pylibmc",
-            "brew install redis memcached libmemcached",
+            "not found: redis-server memcached pylibmc chromium chromedriver",
+            "apt-get install redis-server memcached python3-pylibmc chromium chromium-driver",
+            "dnf install redis memcached python3-pylibmc chromium chromedriver",
+            "brew install redis memcached libmemcached chromium chromedriver",
             "pip install pylibmc",
             "CACHE_KIT_PYTHON",
             "cargo xtask test --install",
@@ -224,6 +252,8 @@ mod tests {
             "CACHE_KIT_TEST_MEMCACHED=host:port",
             "CACHE_KIT_REDIS_SERVER",
             "CACHE_KIT_MEMCACHED_BIN",
+            "CACHE_KIT_CHROMIUM=<path>",
+            "CACHE_KIT_CHROMEDRIVER=<path>",
         ] {
             assert!(advice.contains(part), "{part} is not in {advice}");
         }

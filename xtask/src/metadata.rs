@@ -85,18 +85,19 @@ fn version(text: &str) -> Vec<u32> {
     numbers
 }
 
-/// A program under `examples/`: its package, directory, and the argument that selects it.
+/// A program under `examples/`: its name, the directory of its package, and where `cargo build` leaves it.
 #[derive(Debug)]
 pub(crate) struct Example {
-    pub(crate) package: String,
+    pub(crate) name: String,
     pub(crate) directory: std::path::PathBuf,
-    pub(crate) target: [String; 2],
+    pub(crate) program: std::path::PathBuf,
 }
 
 /// The programs of the workspace's packages under `examples/`.
 pub(crate) fn examples() -> Result<Vec<Example>, String> {
     let root = std::path::absolute(crate::root().join("examples")).map_err(|error| error.to_string())?;
     let metadata = metadata(&["--no-deps"])?;
+    let built = std::path::Path::new(metadata["target_directory"].as_str().unwrap_or("target")).join("debug");
     let mut examples = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let manifest = std::path::Path::new(package["manifest_path"].as_str().unwrap_or_default());
@@ -104,15 +105,14 @@ pub(crate) fn examples() -> Result<Vec<Example>, String> {
             continue;
         };
         for target in package["targets"].as_array().into_iter().flatten() {
-            let kind = target["kind"][0].as_str().filter(|kind| matches!(*kind, "bin" | "example"));
-            if let (Some(kind), Some(name), Some(package)) =
-                (kind, target["name"].as_str(), package["name"].as_str())
-            {
-                examples.push(Example {
-                    package: package.to_owned(),
-                    directory: directory.to_owned(),
-                    target: [format!("--{kind}"), name.to_owned()],
-                });
+            let place = match target["kind"][0].as_str() {
+                Some("bin") => built.clone(),
+                Some("example") => built.join("examples"),
+                _ => continue,
+            };
+            if let Some(name) = target["name"].as_str() {
+                let program = place.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+                examples.push(Example { name: name.to_owned(), directory: directory.to_owned(), program });
             }
         }
     }

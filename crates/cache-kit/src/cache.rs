@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use builder::CacheBuilder;
 
-use crate::backend::{self, CacheBackend};
+use crate::backend::CacheBackend;
 use crate::engine::{Answer, Engine, Gauges, OnceLoad, Request, Terms, Usable};
 use crate::entity::CacheValue;
 use crate::entry::Schema;
@@ -21,7 +21,7 @@ use crate::observe::Stats;
 use crate::outcome::Outcome;
 use crate::policy::{InlineOptions, LoadOptions};
 use crate::tags::Tags;
-use crate::{CacheStrategy, policy};
+use crate::{CacheExpander, CacheService, CacheStrategy, policy};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -69,11 +69,7 @@ impl Cache {
     /// # Errors
     /// [`Config`](ErrorKind::Config), naming the variable or parameter. Does no I/O.
     pub fn from_env() -> Result<Self> {
-        let environment = backend::Environment::read(|name| std::env::var_os(name))?;
-        match environment.url() {
-            Some((url, variable)) => Self::from_url(url).map_err(|error| error.in_variable(variable)),
-            None => Self::builder().build_boxed(environment.backend()?),
-        }
+        Self::builder().build_env()
     }
 
     /// Sets what is not to be as [`new`](Self::new) has it.
@@ -244,6 +240,34 @@ impl Cache {
     ) -> Result<()> {
         let request = self.owned_request::<T>(key.as_ref(), &options)?;
         self.engine.write(&request, value).await
+    }
+
+    /// The door of entities to this cache: the same entries, loads, tags, statistics, queue of invalidations and end, so that a
+    /// service that needs both doors has one cache. Cheap; call it whenever it is needed.
+    ///
+    /// ```
+    /// use cache_kit::{Cache, InMemoryRepository};
+    /// # use cache_kit::CacheEntity;
+    /// # #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    /// # struct User { id: u64, name: String }
+    /// # impl CacheEntity for User {
+    /// #     type Key = u64;
+    /// #     fn cache_key(&self) -> u64 { self.id }
+    /// #     fn cache_prefix() -> &'static str { "user" }
+    /// # }
+    /// # async fn run() -> cache_kit::Result<()> {
+    /// # let mut users = InMemoryRepository::new();
+    /// # users.insert(7, User { id: 7, name: "Ada".into() });
+    /// let cache = Cache::from_env()?;
+    /// let ada: Option<User> = cache.entities().get(&7, &users).await?;
+    /// cache.invalidate("user:7").await?;
+    /// # assert_eq!(ada.unwrap().name, "Ada");
+    /// # Ok(()) }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    #[must_use]
+    pub fn entities(&self) -> CacheService<Box<dyn CacheBackend>> {
+        CacheService::from_expander(CacheExpander::over(Engine::clone(&self.engine)))
     }
 
     /// What this cache is busy with.

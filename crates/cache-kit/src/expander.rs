@@ -59,6 +59,11 @@ impl<B: CacheBackend> CacheExpander<B> {
         Self { engine: Engine::new(backend, Settings::default()) }
     }
 
+    /// Another door to a cache that is there.
+    pub(crate) fn over(engine: Engine<B>) -> Self {
+        Self { engine }
+    }
+
     /// Is told what the cache does.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Box<dyn CacheMetrics>) -> Self {

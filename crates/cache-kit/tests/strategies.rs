@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_kit::backend::{CacheBackend, InMemoryBackend};
+use cache_kit::testing::Gate;
 use cache_kit::{
     Cache, CacheExpander, CacheFeed, CacheMetrics, CacheService, CacheStrategy, DataRepository, Error,
     ErrorKind, GenericFeeder, InMemoryRepository, ManualClock, OperationConfig, Policy, Result, Source,
@@ -335,4 +336,40 @@ async fn metrics_are_told_and_a_hook_that_panics_is_on_its_own() {
     assert_eq!((stats.hits, stats.misses, stats.loads, stats.load_failures), (2, 3, 3, 1));
     assert_eq!((stats.stored, stats.invalidations), (2, 1));
     assert!((stats.hit_rate() - 0.4).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn both_doors_of_a_cache_are_one_cache() {
+    let cache = Cache::builder().namespace("shop").build(InMemoryBackend::new()).unwrap();
+    let entities = cache.entities();
+    let users = Users::with(&[(1, "one"), (2, "two")]);
+    entities.get::<User, _>(&1, &users).await.unwrap();
+    assert_eq!(cache.get::<User>("user:1").await.unwrap().unwrap().name, "one");
+    assert_eq!((cache.stats().loads, cache.stats().hits), (1, 1));
+    assert_eq!(cache.stats(), entities.stats());
+
+    // A load through one door is joined through the other.
+    let gate = Gate::new();
+    let (at, of_cache) = (gate.clone(), cache.clone());
+    let load = tokio::spawn(async move {
+        of_cache
+            .get_or_load("user:2", move || async move {
+                at.pass().await;
+                Ok::<_, Error>(User { id: 2, name: "joined".into() })
+            })
+            .await
+    });
+    gate.reached().await;
+    let reader =
+        tokio::spawn(
+            async move { cache.entities().get::<User, _>(&2, &users).await.map(|user| (user, users)) },
+        );
+    while entities.gauges().waiting < 1 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    let (user, users) = reader.await.unwrap().unwrap();
+    assert_eq!(user.unwrap().name, "joined");
+    load.await.unwrap().unwrap();
+    assert_eq!(users.asked(), 1, "nobody asked for the second user");
 }

@@ -146,6 +146,24 @@ impl CacheBuilder {
         builder.build_boxed(backend)
     }
 
+    /// The cache over the backend that the environment names, as [`Cache::from_env`] has it; the settings that a `CACHE_URL`
+    /// carries win over those made here.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config), naming the variable or parameter. Does no I/O.
+    ///
+    /// ```
+    /// let cache = cache_kit::Cache::builder().namespace("shop").build_env()?;
+    /// # Ok::<(), cache_kit::Error>(())
+    /// ```
+    pub fn build_env(self) -> Result<Cache> {
+        let environment = backend::Environment::read(|name| std::env::var_os(name))?;
+        match environment.url() {
+            Some((url, variable)) => self.build_url(url).map_err(|error| error.in_variable(variable)),
+            None => self.build_boxed(environment.backend()?),
+        }
+    }
+
     pub(super) fn build_boxed(self, backend: Box<dyn CacheBackend>) -> Result<Cache> {
         if let Some(namespace) = &self.settings.namespace {
             check_namespace(namespace)?;
