@@ -5,21 +5,18 @@
 
 use std::time::Duration;
 
-use cache_kit::backend::InMemoryBackend;
-use cache_kit::{Cache, LoadOptions, Loaded, ManualClock};
+use cache_kit::{Cache, ManualClock};
 
 /// The answer of a database in which user 7 is `name`.
-async fn find_user(name: Option<&str>) -> std::io::Result<Loaded<String>> {
+async fn find_user(name: Option<&str>) -> std::io::Result<Option<String>> {
     println!("    (the source is asked)");
-    Ok(name.map(str::to_owned).into())
+    Ok(name.map(str::to_owned))
 }
 
 #[tokio::main]
 async fn main() -> cache_kit::Result<()> {
     let time = ManualClock::new();
-    let cache = Cache::builder()
-        .clock(time.clock())
-        .build(InMemoryBackend::builder().clock(time.clock()).build()?)?;
+    let cache = Cache::builder().clock(time.clock()).build_url("memory://")?;
 
     println!("nobody has the id 7");
     for _ in 0..3 {
@@ -39,8 +36,7 @@ async fn main() -> cache_kit::Result<()> {
 }
 
 async fn ask(cache: &Cache, row: Option<&'static str>) -> cache_kit::Result<()> {
-    let options = LoadOptions::default();
-    let user: Option<String> = cache.get_or_load_entry("user:7", options, move |_| find_user(row)).await?;
+    let user = cache.get_or_load_optional("user:7", move || find_user(row)).await?;
     println!("    {user:?}");
     Ok(())
 }

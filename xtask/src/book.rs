@@ -67,7 +67,7 @@ pub(crate) fn check(paste: Paste) -> Result<(), String> {
     } else {
         claims::write(&mut pages);
     }
-    problems.extend(pages::check(&pages, read("docs/lib.rs").as_deref()));
+    problems.extend(pages::check(&pages, read("docs/lib.rs").as_deref(), read));
     problems.extend(links::check(&pages, read, |path| root.join(path).exists()));
     if paste != Paste::Nothing {
         save(&root, &pages)?;

@@ -20,6 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     steps.check("rust-version", metadata::rust_version_is_true)?;
     deny(&mut steps)?;
     bench(&mut steps)?;
+    databases(&mut steps)?;
     model::check(&mut steps)?;
     // Last: it is the one that not every machine can do.
     steps.check("valkey", matrix::valkey)?;
@@ -93,6 +94,12 @@ fn bench(steps: &mut Steps) -> Result<(), String> {
     }
     let mut check = cargo(["check", "--manifest-path", "bench/Cargo.toml", "--all-targets", "--locked"]);
     steps.command("bench", check.env("CARGO_TARGET_DIR", root().join("target/bench")))
+}
+
+/// The book's snippets for databases are a workspace of their own: drivers that nobody else needs.
+fn databases(steps: &mut Steps) -> Result<(), String> {
+    let mut test = cargo(["test", "--manifest-path", "docs/databases/Cargo.toml", "--locked"]);
+    steps.command("databases", test.env("CARGO_TARGET_DIR", root().join("target/databases")))
 }
 
 #[cfg(test)]

@@ -56,9 +56,13 @@ fn collect(root: &Path, dir: &Path, files: &mut Vec<(String, String)>) -> std::i
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let (name, path) = (entry.file_name(), entry.path());
+        // In a work tree beside the repository it is a file.
+        if name == ".git" {
+            continue;
+        }
         // A link could lead out of the tree; what it links to inside is read there.
         if entry.file_type()?.is_dir() {
-            if name != "target" && name != ".git" {
+            if name != "target" {
                 collect(root, &path, files)?;
             }
         } else if entry.file_type()?.is_file()
@@ -111,9 +115,13 @@ mod tests {
     #[test]
     fn what_is_built_is_not_read() {
         let dir = std::env::temp_dir().join(format!("cache-kit-xtask-tidy-{}", std::process::id()));
-        for (path, bytes) in
-            [("a/x.rs", &b"x"[..]), ("target/y.rs", b"y"), (".git/z", b"z"), ("b.bin", b"\xff")]
-        {
+        for (path, bytes) in [
+            ("a/x.rs", &b"x"[..]),
+            ("target/y.rs", b"y"),
+            (".git/z", b"z"),
+            ("a/.git", b"z"),
+            ("b.bin", b"\xff"),
+        ] {
             std::fs::create_dir_all(dir.join(path).parent().unwrap()).unwrap();
             std::fs::write(dir.join(path), bytes).unwrap();
         }

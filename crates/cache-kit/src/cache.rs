@@ -266,7 +266,7 @@ impl Cache {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
     /// ```
     #[must_use]
-    pub fn entities(&self) -> CacheService<Box<dyn CacheBackend>> {
+    pub fn entities(&self) -> CacheService {
         CacheService::from_expander(CacheExpander::over(Engine::clone(&self.engine)))
     }
 

@@ -48,7 +48,7 @@ use crate::strategy::CacheStrategy;
 /// # Ok(()) }
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
 /// ```
-pub struct CacheExpander<B> {
+pub struct CacheExpander<B = Box<dyn CacheBackend>> {
     engine: Engine<B>,
 }
 

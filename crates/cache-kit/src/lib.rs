@@ -16,6 +16,7 @@
 //! | you want to | look at |
 //! |---|---|
 //! | cache what a function returns | [`Cache::get_or_load`]; with an attribute, [`cached`](macro@cached) |
+//! | cache a row that may not exist | [`Cache::get_or_load_optional`] |
 //! | borrow in the loader | [`Cache::get_or_load_inline`] |
 //! | cache rows with keys of their own | [`CacheEntity`](trait@CacheEntity) and [its derive](derive@CacheEntity), [`CacheExpander`], [`CacheService`] |
 //! | read many keys in one exchange, and load what is missing with one call | [`Cache::get_many_or_load`], [`CacheExpander::get_many`] |

@@ -17,7 +17,7 @@ use crate::repository::DataRepository;
 use crate::strategy::CacheStrategy;
 
 /// A [`CacheExpander`] that is cheap to clone: for the state of a web service. All clones are one cache.
-pub struct CacheService<B> {
+pub struct CacheService<B = Box<dyn CacheBackend>> {
     expander: Arc<CacheExpander<B>>,
 }
 

@@ -11,6 +11,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cache_kit::backend::{CacheBackend, InMemoryBackend};
@@ -174,6 +175,28 @@ async fn what_the_source_does_not_have_is_remembered_for_ten_seconds() {
         let hits = stage.cache.stats().absent_hits + stage.expander.stats().absent_hits;
         assert_eq!((hits, stage.memory.stats().leases), (2, 0), "{door:?}");
     }
+}
+
+#[tokio::test]
+async fn a_loader_that_may_find_nothing_is_asked_once_whatever_it_finds() {
+    let stage = Stage::new(exact());
+    let asked = Arc::new(AtomicU64::new(0));
+    let ask = |found: Option<u64>| {
+        let asked = Arc::clone(&asked);
+        move || async move {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, SourceDown>(found)
+        }
+    };
+    for _ in 0..2 {
+        assert_eq!(stage.cache.get_or_load_optional("some", ask(Some(7))).await.unwrap(), Some(7));
+        assert_eq!(stage.cache.get_or_load_optional("none", ask(None)).await.unwrap(), None::<u64>);
+    }
+    assert_eq!((asked.load(Ordering::Relaxed), stage.cache.stats().absent_stored), (2, 1));
+    assert_eq!(stage.cache.get::<u64>("some").await.unwrap(), Some(7), "stored as the value");
+    let failing = || async { Err::<Option<u64>, _>(SourceDown(1)) };
+    stage.cache.get_or_load_optional("fails", failing).await.unwrap_err();
+    assert_eq!(stage.cache.get_or_load_optional("fails", ask(Some(8))).await.unwrap(), Some(8));
 }
 
 #[tokio::test]

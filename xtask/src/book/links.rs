@@ -81,7 +81,7 @@ fn function_is_there(text: &str, path: &str, read: impl Fn(&str) -> Option<Strin
 }
 
 /// The path of `relative`, seen from a page.
-fn beside(page: &str, relative: &str) -> String {
+pub(super) fn beside(page: &str, relative: &str) -> String {
     let mut parts: Vec<&str> = page.split('/').collect();
     parts.pop();
     for part in relative.split('/') {

@@ -23,6 +23,35 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str, bool)> {
     })
 }
 
+/// A block of code.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Block<'a> {
+    /// Of the opening fence.
+    pub(super) line: usize,
+    /// What stands behind the opening fence.
+    pub(super) info: &'a str,
+    pub(super) inside: Vec<&'a str>,
+}
+
+/// The blocks of code that are closed.
+pub(super) fn blocks(text: &str) -> Vec<Block<'_>> {
+    let mut found = Vec::new();
+    let mut open: Option<(usize, Block<'_>)> = None;
+    for (number, line, _) in lines(text).filter(|(_, _, is_code)| *is_code) {
+        let trimmed = line.trim();
+        let info = trimmed.trim_start_matches('`');
+        let marks = trimmed.len() - info.len();
+        match &mut open {
+            None => open = Some((marks, Block { line: number, info, inside: Vec::new() })),
+            Some((fence, _)) if marks >= *fence && info.is_empty() => {
+                found.extend(open.take().map(|(_, block)| block));
+            }
+            Some((_, block)) => block.inside.push(line),
+        }
+    }
+    found
+}
+
 /// A link or an image.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Link<'a> {
@@ -136,5 +165,17 @@ mod tests {
     fn headings_make_anchors() {
         let text = "# A `b` – C, d!\n## Same\n## Same\n```\n# no\n```\n### [x](y) z\n#no";
         assert_eq!(anchors(text), ["a-b--c-d", "same", "same", "same-1", "x-z"]);
+    }
+
+    #[test]
+    fn blocks_have_what_stands_behind_their_fence_and_what_is_inside() {
+        let text = "a\n```rust\nb\n```\n````text\n```\nc\n````\n```\n```\n```open\n";
+        let found = blocks(text);
+        let found: Vec<_> =
+            found.iter().map(|block| (block.line, block.info, block.inside.concat())).collect();
+        assert_eq!(
+            found,
+            [(2, "rust", "b".to_owned()), (5, "text", "```c".to_owned()), (9, "", String::new())]
+        );
     }
 }

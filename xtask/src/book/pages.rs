@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Page, Problem, markdown};
+use super::{Page, Problem, links, markdown};
 
 /// The book's own.
 const BOOK: &str = "docs/src/";
@@ -39,8 +39,13 @@ fn read(root: &Path, folder: &str, deep: bool, pages: &mut Vec<Page>) -> Result<
     Ok(())
 }
 
-/// Each page of the book is in its table of contents, and its snippets are compiled.
-pub(super) fn check(pages: &[Page], library: Option<&str>) -> Vec<Problem> {
+/// Each page of the book is in its table of contents, and its snippets are compiled: with the page, or in the file that
+/// they are included from.
+pub(super) fn check(
+    pages: &[Page],
+    library: Option<&str>,
+    read: impl Fn(&str) -> Option<String>,
+) -> Vec<Problem> {
     let Some(summary) = pages.iter().find(|page| page.path == SUMMARY) else {
         return vec![Problem {
             path: SUMMARY.to_owned(),
@@ -57,7 +62,8 @@ pub(super) fn check(pages: &[Page], library: Option<&str>) -> Vec<Problem> {
         if !listed.iter().any(|target| target.trim_start_matches("./") == name) {
             complain("the page is not in SUMMARY.md");
         }
-        let has_code = page.text.lines().any(|line| line.trim_start().starts_with("```rust"));
+        let blocks = markdown::blocks(&page.text);
+        let has_code = blocks.iter().any(|block| block.info.starts_with("rust") && !is_included(block));
         let included = format!("include_str!(\"src/{name}\")");
         if has_code && !library.is_some_and(|library| library.contains(&included)) {
             complain("its snippets are not compiled: include the page in docs/lib.rs");
@@ -71,8 +77,41 @@ pub(super) fn check(pages: &[Page], library: Option<&str>) -> Vec<Problem> {
                 what: "a snippet is not compiled".to_owned(),
             });
         }
+        for block in &blocks {
+            for (line, target) in (block.line + 1..).zip(&block.inside) {
+                let Some(target) = include(target) else { continue };
+                if let Err(what) = included_is_there(&page.path, target, &read) {
+                    problems.push(Problem { path: page.path.clone(), line, what });
+                }
+            }
+        }
     }
     problems
+}
+
+/// True of a block that has nothing of its own.
+fn is_included(block: &markdown::Block<'_>) -> bool {
+    let mut lines = block.inside.iter().filter(|line| !line.trim().is_empty()).peekable();
+    lines.peek().is_some() && lines.all(|line| include(line).is_some())
+}
+
+/// What a line includes: a path, and perhaps an anchor behind a colon.
+fn include(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("{{#include ")?.strip_suffix("}}").map(str::trim)
+}
+
+/// The build of the book says nothing of an anchor that is missing, and includes nothing.
+fn included_is_there(page: &str, target: &str, read: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+    let (file, anchor) = target.split_once(':').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+    let path = links::beside(page, file);
+    let Some(text) = read(&path) else { return Err(format!("there is no {path}")) };
+    let Some(anchor) = anchor else { return Ok(()) };
+    let is_there = |mark: &str| {
+        let mark = format!("{mark}: {anchor}");
+        text.lines().any(|line| line.trim_start().trim_start_matches(['/', ' ']) == mark)
+    };
+    let is_whole = is_there("ANCHOR") && is_there("ANCHOR_END");
+    if is_whole { Ok(()) } else { Err(format!("{path} has no anchor {anchor} that begins and ends")) }
 }
 
 #[cfg(test)]
@@ -83,6 +122,10 @@ mod tests {
         Page { path: path.to_owned(), text: text.to_owned() }
     }
 
+    fn none(_: &str) -> Option<String> {
+        None
+    }
+
     #[test]
     fn a_page_is_listed_and_its_snippets_are_compiled() {
         let pages = [
@@ -90,10 +133,38 @@ mod tests {
             page("docs/src/a.md", "```rust\nfn a() {}\n```"),
             page("docs/src/b.md", "```text\n```"),
         ];
-        assert_eq!(check(&pages, Some("#[doc = include_str!(\"src/a.md\")]")), []);
-        assert_eq!(check(&pages, Some("")).len(), 1);
+        assert_eq!(check(&pages, Some("#[doc = include_str!(\"src/a.md\")]"), none), []);
+        assert_eq!(check(&pages, Some(""), none).len(), 1);
         let hidden = [page(SUMMARY, ""), page("docs/src/c.md", "```rust,ignore\n```")];
-        assert_eq!(check(&hidden, Some("include_str!(\"src/c.md\")")).len(), 2);
+        assert_eq!(check(&hidden, Some("include_str!(\"src/c.md\")"), none).len(), 2);
+    }
+
+    #[test]
+    fn a_snippet_that_is_included_is_compiled_where_it_is_from() {
+        let problems = |text: &str| {
+            let pages = [page(SUMMARY, "- [A](a.md)"), page("docs/src/a.md", text)];
+            let file = "x\n    // ANCHOR: one\ny\n    // ANCHOR_END: one\n// ANCHOR: two\n";
+            let read = |path: &str| (path == "docs/db/x.rs").then(|| file.to_owned());
+            check(&pages, None, read).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(problems("```rust\n{{#include ../db/x.rs:one}}\n\n{{#include ../db/x.rs}}\n```"), none);
+        assert_eq!(
+            problems("\n```rust\n{{#include ../db/y.rs:one}}\n```"),
+            ["docs/src/a.md:3: there is no docs/db/y.rs"]
+        );
+        for anchor in ["two", "on", "three"] {
+            assert_eq!(
+                problems(&format!("```rust\n{{{{#include ../db/x.rs:{anchor}}}}}\n```")),
+                [format!("docs/src/a.md:2: docs/db/x.rs has no anchor {anchor} that begins and ends")]
+            );
+        }
+        for own in ["```rust\n```", "```rust\n{{#include ../db/x.rs:one}}\nlet x = 1;\n```"] {
+            assert_eq!(
+                problems(own),
+                ["docs/src/a.md:1: its snippets are not compiled: include the page in docs/lib.rs"]
+            );
+        }
     }
 
     #[test]

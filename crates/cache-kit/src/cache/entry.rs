@@ -9,6 +9,38 @@ use crate::outcome::Outcome;
 use crate::policy::{InlineOptions, LoadOptions};
 
 impl Cache {
+    /// As [`get_or_load`](Self::get_or_load), with a loader that may find nothing, as a query for one row does. That there is
+    /// nothing is remembered for a moment ([`Policy::absent_ttl`](crate::Policy::absent_ttl)), never after an error.
+    ///
+    /// **Cancel-safe.**
+    ///
+    /// # Errors
+    /// As `get_or_load`.
+    ///
+    /// ```
+    /// # async fn find_user(id: u64) -> std::io::Result<Option<String>> { Ok((id == 7).then(|| "Ada".into())) }
+    /// # async fn run() -> cache_kit::Result<()> {
+    /// # let cache = cache_kit::Cache::from_url("memory://")?;
+    /// let user = cache.get_or_load_optional("user:7", || find_user(7)).await?;
+    /// assert_eq!(user.as_deref(), Some("Ada"));
+    /// # Ok(()) }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub async fn get_or_load_optional<T, E, F, Fut>(
+        &self,
+        key: impl AsRef<str>,
+        loader: F,
+    ) -> Result<Option<T>>
+    where
+        T: CacheValue,
+        E: Into<BoxError>,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+    {
+        let loader = |_: Previous<T>| async move { loader().await.map(Loaded::from) };
+        self.get_or_load_entry(key, LoadOptions::default(), loader).await
+    }
+
     /// As [`get_or_load`](Self::get_or_load), with a loader that also says how to keep what it has found: for how long, with
     /// which tags, or not at all; that the source does not have it; or that what the cache still has is good for longer.
     ///
