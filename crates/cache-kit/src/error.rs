@@ -89,7 +89,7 @@ impl fmt::Display for ErrorKind {
 /// One word big and cheap to clone: everyone who waited for a failed load gets the same error. It never
 /// holds a password, a value, or a whole key.
 ///
-/// `{error}` says what happened, where, and what to do; `{error:#}` adds the causes.
+/// `{error}` says what happened, where, and what to do; `{error:#}` adds the causes, `{error:?}` a line for each.
 ///
 /// ```
 /// use cache_kit::{Error, ErrorKind};
@@ -255,6 +255,24 @@ impl Error {
         self.0.hint.as_deref()
     }
 
+    fn debug_fields(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &self.0.kind).field("message", &self.0.message);
+        if let Some(hint) = &self.0.hint {
+            out.field("hint", hint);
+        }
+        if let Some(backend) = self.0.backend {
+            out.field("backend", &backend);
+        }
+        if let Some(operation) = self.0.operation {
+            out.field("operation", &operation);
+        }
+        if let Some(source) = &self.0.source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+
     /// The first error of type `E` in the chain of causes.
     #[must_use]
     pub fn find_source<E: StdError + 'static>(&self) -> Option<&E> {
@@ -296,23 +314,23 @@ impl fmt::Display for Error {
     }
 }
 
+/// As it is read where a `main` returns it or an `unwrap` meets it: what [`Display`](fmt::Display) says, and below it the
+/// causes, a line each. `{error:#?}` shows the fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("Error");
-        out.field("kind", &self.0.kind).field("message", &self.0.message);
-        if let Some(hint) = &self.0.hint {
-            out.field("hint", hint);
+        if f.alternate() {
+            return self.debug_fields(f);
         }
-        if let Some(backend) = self.0.backend {
-            out.field("backend", &backend);
+        write!(f, "{self}")?;
+        let mut next = StdError::source(self);
+        if next.is_some() {
+            f.write_str("\n\ncaused by:")?;
         }
-        if let Some(operation) = self.0.operation {
-            out.field("operation", &operation);
+        while let Some(cause) = next {
+            write!(f, "\n    {cause}")?;
+            next = cause.source();
         }
-        if let Some(source) = &self.0.source {
-            out.field("source", source);
-        }
-        out.finish()
+        Ok(())
     }
 }
 
@@ -373,11 +391,17 @@ mod tests {
         );
         assert_eq!(StdError::source(&error).unwrap().to_string(), "refused");
         assert_eq!(format!("{error:#}"), format!("{error}: refused"));
-        assert_eq!(
-            format!("{error:?}"),
-            "Error { kind: Unavailable, message: \"no connection within 500 ms\", hint: \"is the server up?\", \
-             backend: \"redis\", operation: \"get\", source: Custom { kind: Other, error: \"refused\" } }"
-        );
+        assert_eq!(format!("{error:?}"), format!("{error}\n\ncaused by:\n    refused"));
+        let fields = format!("{error:#?}");
+        for field in [
+            "kind: Unavailable",
+            "hint: \"is the server up?\"",
+            "backend: \"redis\"",
+            "operation: \"get\"",
+            "refused",
+        ] {
+            assert!(fields.contains(field), "{fields}");
+        }
     }
 
     #[test]
