@@ -4,6 +4,7 @@
 mod cached;
 mod duration;
 mod entity;
+mod meta;
 mod problems;
 mod schema;
 mod serde_attributes;

@@ -7,7 +7,7 @@ use syn::punctuated::Punctuated;
 use syn::{Error, Expr, LitBool, LitStr, Result, Token, parenthesized};
 
 use crate::duration::Life;
-use crate::entity::tags;
+use crate::meta::{once, tags};
 use crate::template::Template;
 
 const KNOWN: &str = "`cache`, `key`, `ttl`, `tags`, `policy`, `skip`, `detached` and `siblings`";
@@ -89,11 +89,4 @@ impl Found {
             other => Err(meta.error(format!("`{other}` is not known here; `cached` has {KNOWN}"))),
         }
     }
-}
-
-fn once<T>(slot: &mut Option<T>, value: T, meta: &ParseNestedMeta<'_>) -> Result<()> {
-    if slot.replace(value).is_some() {
-        return Err(meta.error("said twice; leave one of them out"));
-    }
-    Ok(())
 }

@@ -3,10 +3,10 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 use syn::meta::ParseNestedMeta;
-use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, LitInt, LitStr, Path, Result, Token, bracketed};
+use syn::{Attribute, Expr, LitInt, LitStr, Path, Result};
 
 use crate::duration::Life;
+use crate::meta::{once, tags};
 use crate::problems::Problems;
 use crate::template::Template;
 
@@ -137,13 +137,6 @@ pub(crate) fn codec_of(attributes: &[Attribute], problems: &mut Problems) -> Opt
     codec
 }
 
-fn once<T>(slot: &mut Option<T>, value: T, meta: &ParseNestedMeta<'_>) -> Result<()> {
-    if slot.replace(value).is_some() {
-        return Err(meta.error("said twice; leave one of them out"));
-    }
-    Ok(())
-}
-
 fn prefix(text: &LitStr) -> Result<String> {
     let value = text.value();
     if value.is_empty() {
@@ -153,16 +146,4 @@ fn prefix(text: &LitStr) -> Result<String> {
         ));
     }
     Ok(value)
-}
-
-/// `tags = ["tenant:{tenant_id}", …]`
-pub(crate) fn tags(meta: &ParseNestedMeta<'_>) -> Result<Vec<Template>> {
-    let input = meta.value()?;
-    if !input.peek(syn::token::Bracket) {
-        return Err(input.error("tags are a list: write `tags = [\"tenant:{tenant_id}\"]`"));
-    }
-    let list;
-    bracketed!(list in input);
-    let texts = Punctuated::<LitStr, Token![,]>::parse_terminated(&list)?;
-    texts.iter().map(Template::parse).collect()
 }

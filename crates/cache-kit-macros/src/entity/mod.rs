@@ -8,7 +8,7 @@ use quote::{quote, quote_spanned};
 use syn::{Data, DeriveInput, Error, Fields, Member, Result};
 
 use self::attributes::Attributes;
-pub(crate) use self::attributes::{Codec, Format, codec_of, tags};
+pub(crate) use self::attributes::{Codec, Format, codec_of};
 use self::key::Key;
 use crate::problems::Problems;
 use crate::schema;
