@@ -192,16 +192,15 @@ impl<B: CacheBackend> Engine<B> {
         let answer = match fetched {
             Ok(Some(entry)) => match self.judge(request, entry, usable, &view) {
                 Judged::Found(found) => Ok(found),
-                Judged::Unused(unused) => Err(Miss::from(unused)),
+                Judged::Unused(unused) => Err(Box::new(unused.into())),
                 Judged::Unsure(entry, scopes) => {
                     Box::pin(self.judge_surely(request, (entry, scopes), usable, view, deadline)).await
                 }
             },
-            Ok(None) => Err(Miss::new(Missed::Absent, Step::FoundNothing)),
-            Err(error) => Err(Miss::unknown(error)),
+            Ok(None) => Err(Box::new(Miss::new(Missed::Absent, Step::FoundNothing))),
+            Err(error) => Err(Box::new(Miss::unknown(error))),
         };
-        self.told(request, started, answer.as_ref().err().map(|miss| &miss.missed));
-        answer.map_err(|miss| Box::new(Miss { deadline, ..miss }))
+        self.told(request, started, deadline, answer)
     }
 
     /// Asks the backend and reads the entry, for a reader that will load what is not there. Where a lookup can take the
@@ -230,27 +229,37 @@ impl<B: CacheBackend> Engine<B> {
         let answer = match self.half_of(deadline, acquire).await.map(Taken::take) {
             Ok(Acquired::Present { value }) => match self.judge(request, value, usable, &view) {
                 Judged::Found(found) => Ok(found),
-                Judged::Unused(unused) => Err(Miss::from(unused)),
+                Judged::Unused(unused) => Err(Box::new(unused.into())),
                 Judged::Unsure(entry, scopes) => {
                     Box::pin(self.judge_surely(request, (entry, scopes), usable, view, deadline)).await
                 }
             },
             Ok(Acquired::Granted { lease, .. }) => {
-                Err(Miss::new(Missed::Leased(lease, looker), Step::FoundNothing))
+                Err(Box::new(Miss::new(Missed::Leased(lease, looker), Step::FoundNothing)))
             }
             Ok(Acquired::Busy { .. } | Acquired::Unfenced) => {
-                Err(Miss::new(Missed::Absent, Step::FoundNothing))
+                Err(Box::new(Miss::new(Missed::Absent, Step::FoundNothing)))
             }
-            Err(error) => Err(Miss::unknown(error)),
+            Err(error) => Err(Box::new(Miss::unknown(error))),
         };
-        self.told(request, started, answer.as_ref().err().map(|miss| &miss.missed));
-        answer.map_err(|miss| Box::new(Miss { deadline, ..miss }))
+        self.told(request, started, deadline, answer)
     }
 
     /// Counts and tells how a lookup went.
-    fn told(&self, request: &Request<'_>, started: Option<Tick>, missed: Option<&Missed>) {
+    fn told<T>(
+        &self,
+        request: &Request<'_>,
+        started: Option<Tick>,
+        deadline: Option<Tick>,
+        answer: Result<Found<T>, Box<Miss<T>>>,
+    ) -> Result<Found<T>, Box<Miss<T>>> {
+        let missed = answer.as_ref().err().map(|miss| &miss.missed);
         self.count_lookup(request, missed);
         self.tell_lookup(request, started, missed);
+        answer.map_err(|mut miss| {
+            miss.deadline = deadline;
+            miss
+        })
     }
 
     /// A key whose invalidation is not confirmed is not looked up.
@@ -368,15 +377,16 @@ impl<B: CacheBackend> Engine<B> {
         usable: Usable<T>,
         mut view: View,
         deadline: Option<Tick>,
-    ) -> Result<Found<T>, Miss<T>> {
+    ) -> Result<Found<T>, Box<Miss<T>>> {
         let fetch = self.fetch_into(&mut view, &scopes, self.life_of_versions(request));
-        self.half_of(deadline, fetch).await.map_err(Miss::unknown)?;
-        match self.judge(request, entry, usable, &view) {
-            Judged::Found(found) => Ok(found),
-            Judged::Unused(unused) => Err(unused.into()),
+        self.half_of(deadline, fetch).await.map_err(|error| Box::new(Miss::unknown(error)))?;
+        let unused = match self.judge(request, entry, usable, &view) {
+            Judged::Found(found) => return Ok(found),
+            Judged::Unused(unused) => unused,
             // All that it carries has been asked for.
-            Judged::Unsure(entry, _) => Err(Unused { entry, fallback: None }.into()),
-        }
+            Judged::Unsure(entry, _) => Unused { entry, fallback: None },
+        };
+        Err(Box::new(unused.into()))
     }
 
     /// Reads an entry, and asks for versions if it takes that.
@@ -385,11 +395,11 @@ impl<B: CacheBackend> Engine<B> {
         request: &Request<'_>,
         entry: Bytes,
         usable: Usable<T>,
-    ) -> Result<Found<T>, Miss<T>> {
+    ) -> Result<Found<T>, Box<Miss<T>>> {
         let view = self.view(request);
         match self.judge(request, entry, usable, &view) {
             Judged::Found(found) => Ok(found),
-            Judged::Unused(unused) => Err(unused.into()),
+            Judged::Unused(unused) => Err(Box::new(unused.into())),
             Judged::Unsure(entry, scopes) => {
                 Box::pin(self.judge_surely(request, (entry, scopes), usable, view, None)).await
             }

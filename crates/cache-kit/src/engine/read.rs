@@ -289,7 +289,8 @@ impl<B: CacheBackend> Engine<B> {
         usable: Usable<T>,
     ) -> Result<Answer<T>> {
         match self.look_up(request, usable).await {
-            Ok(found) => Ok(self.found(request, found).await.0),
+            Ok(found) if found.chore.is_none() => Ok(Answer::cached(found)),
+            Ok(found) => Ok(Box::pin(self.found(request, found)).await.0),
             Err(miss) => match *miss {
                 Miss { missed: Missed::Unknown(error), .. } => Err(error),
                 Miss { steps, .. } => Ok(Answer { steps, ..Answer::nowhere() }),
@@ -300,7 +301,8 @@ impl<B: CacheBackend> Engine<B> {
     async fn ask_cache<T: CacheValue>(&self, request: &Request<'_>, usable: Usable<T>) -> Result<Asked<T>> {
         Ok(match request.strategy {
             CacheStrategy::Refresh => match self.look_up_to_load(request, usable).await {
-                Ok(found) => match self.found(request, found).await {
+                Ok(found) if found.chore.is_none() => Asked::Done(Answer::cached(found)),
+                Ok(found) => match Box::pin(self.found(request, found)).await {
                     (answer, None) => Asked::Done(answer),
                     (answer, Some(entry)) => Asked::Early(answer, entry),
                 },
