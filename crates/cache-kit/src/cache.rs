@@ -58,7 +58,8 @@ impl Cache {
     /// ([`backend::from_url`]).
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config), naming what is wrong. Does no I/O.
+    /// [`Config`](ErrorKind::Config), naming what is wrong. Connects to nothing, but reads the certificates that
+    /// the URL names.
     pub fn from_url(url: &str) -> Result<Self> {
         Self::builder().build_url(url)
     }
@@ -67,7 +68,7 @@ impl Cache {
     /// [`from_url`](Self::from_url), or else what [`backend::from_env`] reads. Nothing set means memory.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config), naming the variable or parameter. Does no I/O.
+    /// [`Config`](ErrorKind::Config), naming the variable or parameter. Connects to nothing.
     pub fn from_env() -> Result<Self> {
         Self::builder().build_env()
     }

@@ -62,8 +62,8 @@ pub trait CacheEntity: CacheValue {
     /// have that of [`CacheSchema`](crate::CacheSchema). Default: 0, nothing but the type's name and
     /// [`cache_version`](Self::cache_version) is looked at.
     ///
-    /// A [`Cache`](crate::Cache) does not know entities, so it takes an entry of any number. What it stores itself is of none,
-    /// and a miss for an entity with one.
+    /// A [`Cache`](crate::Cache) does not know entities, so it takes an entry of any number, and may misread one of another shape.
+    /// What it stores itself is of none, and a miss for an entity with one.
     #[must_use]
     fn cache_schema() -> u64 {
         0

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 /// | `memcached+tls://…` | the same over TLS (feature `tls`); with the paths of PEM files in `tls_roots` (else those of the system), `tls_certificate` and `tls_key`, and `tls_server_name` |
 /// | `memcached+unix:///run/memcached.sock` | the same over a unix socket |
 ///
-/// Does no I/O. Settings of the cache above the backend (`ttl`, `namespace`, …) belong to
+/// Connects to nothing, but reads the certificates that the URL names. Settings of the cache above the backend (`ttl`, `namespace`, …) belong to
 /// [`Cache::from_url`](crate::Cache::from_url).
 ///
 /// ```

@@ -99,7 +99,7 @@ impl CacheBuilder {
 
     /// What an error of a loader says about the value, which decides whether a stale one is served instead. It is handed
     /// errors of kind [`Source`](crate::ErrorKind::Source), and finds the loader's own with
-    /// [`Error::find_source`]. Default: all may pass, but for those that say otherwise
+    /// [`Error::find_source`]. Default: all of these may pass, but for those that say otherwise
     /// ([`Error::with_transient`]).
     pub fn classify_errors(mut self, classify: fn(&Error) -> SourceFailure) -> Self {
         self.settings.classify = Some(classify);
@@ -131,7 +131,7 @@ impl CacheBuilder {
     /// [`Cache::from_url`].
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config), naming the setting or parameter. Does no I/O.
+    /// [`Config`](crate::ErrorKind::Config), naming the setting or parameter. Connects to nothing.
     ///
     /// ```
     /// let cache = cache_kit::Cache::builder().namespace("shop").build_url("memory://?ttl=10m")?;
@@ -150,7 +150,7 @@ impl CacheBuilder {
     /// carries win over those made here.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config), naming the variable or parameter. Does no I/O.
+    /// [`Config`](crate::ErrorKind::Config), naming the variable or parameter. Connects to nothing.
     ///
     /// ```
     /// let cache = cache_kit::Cache::builder().namespace("shop").build_env()?;

@@ -188,11 +188,12 @@ pub struct Stats {
     pub store_failures: u64,
     /// Operations of the backend that failed, other than storing.
     pub backend_errors: u64,
-    /// Keys whose invalidation the backend has confirmed.
+    /// Keys whose invalidation the backend has confirmed at once, and patterns; those that it has confirmed later are
+    /// [`replayed`](Self::replayed).
     pub invalidations: u64,
     /// Reads that were answered with a value past its fresh life, for whatever reason.
     pub stale_served: u64,
-    /// Those of them whose load failed or took too long.
+    /// Those of them whose load failed, took too long, or could not be begun because there were too many.
     pub stale_on_error: u64,
     /// Those of them that left the source alone because it had just failed.
     pub throttled: u64,

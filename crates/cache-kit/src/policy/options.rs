@@ -98,7 +98,7 @@ macro_rules! strategy_method {
 pub struct OperationConfig<'a> {
     /// The life of an entry that this call stores. Default: the cache's.
     pub ttl: Option<Duration>,
-    /// How often a failed read of the source is tried again, after 50 ms and then twice as long each time, up
+    /// How often a failed read of the source is tried again, after 50 ms at most and then twice as long each time, up
     /// to a second, with jitter. Default: not at all. Waits on the timer of the tokio runtime; without a runtime
     /// it does not wait.
     pub retries: u32,

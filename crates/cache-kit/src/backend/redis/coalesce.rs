@@ -1,4 +1,4 @@
-//! Reads that come while others are under way go together, as one `MGET`: the server spends half as much on a key
+//! Reads that come while others are under way go together, as one `MGET`: the server spends less on a key
 //! of an `MGET` as on a `GET`, and the client one message instead of many.
 //!
 //! A read that finds its connection idle goes alone and at once. The first that does not starts a batch, and the
