@@ -55,7 +55,7 @@ impl Cache {
 
     /// A cache over the backend that a URL names, with settings as parameters: `ttl=5m` (or `ttl=none`),
     /// `namespace=shop`, `codec=postcard`, `max_value=1mb`; the others are the backend's
-    /// ([`backend::from_url`]).
+    /// ([`backend::from_url`](crate::backend::from_url)).
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config), naming what is wrong. Connects to nothing, but reads the certificates that
@@ -65,7 +65,7 @@ impl Cache {
     }
 
     /// A cache over the backend that the environment names: `CACHE_URL`, which may carry the settings of
-    /// [`from_url`](Self::from_url), or else what [`backend::from_env`] reads. Nothing set means memory.
+    /// [`from_url`](Self::from_url), or else what [`backend::from_env`](crate::backend::from_env) reads. Nothing set means memory.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config), naming the variable or parameter. Connects to nothing.
