@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use cache_kit::{Cache, Error};
-use tokio_postgres::Client;
-
-#[path = "support/postgres.rs"]
-mod postgres;
+use cache_kit_test_support::PostgresServer;
+use tokio_postgres::{Client, NoTls};
 
 // ANCHOR: read
 async fn name_of(cache: &Cache, db: &Arc<Client>, id: i64) -> cache_kit::Result<Option<String>> {
@@ -48,13 +46,17 @@ async fn rename(cache: &Cache, db: &mut Client, id: i64, name: &str) -> cache_ki
 }
 // ANCHOR_END: update
 
+/// A client of a server that the test has started.
+async fn connected(server: &PostgresServer) -> Client {
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
 #[tokio::test]
 async fn rows_are_read_through_the_cache_and_anew_after_an_update() -> cache_kit::Result<()> {
-    let Some(server) = postgres::Server::start() else {
-        eprintln!("not run, for there is no PostgreSQL here: its `initdb` and `postgres` are looked for");
-        return Ok(());
-    };
-    let (reader, mut writer) = (Arc::new(server.connect().await), server.connect().await);
+    let server = PostgresServer::start();
+    let (reader, mut writer) = (Arc::new(connected(&server).await), connected(&server).await);
     let schema = "CREATE TABLE users (id bigint PRIMARY KEY, name text NOT NULL);
                   INSERT INTO users VALUES (1, 'Ada'), (2, 'Grace'), (3, 'Barbara');";
     writer.batch_execute(schema).await.map_err(Error::source)?;

@@ -1,7 +1,7 @@
 //! What the tests need besides cargo: is it here, and how does it get here?
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::say;
@@ -26,9 +26,11 @@ enum Found {
     Program { program_var: &'static str, others: &'static [&'static str] },
     /// A module that one of the interpreters imports.
     Import { interpreter_var: &'static str },
+    /// PostgreSQL's two programs, in one directory; packages keep them off the path.
+    Postgres { program_var: &'static str },
 }
 
-pub(crate) const NEEDED: [Needed; 5] = [
+pub(crate) const NEEDED: [Needed; 6] = [
     Needed {
         name: "redis-server",
         apt: "redis-server",
@@ -58,6 +60,13 @@ pub(crate) const NEEDED: [Needed; 5] = [
         // brew has no package of it, only the library that pip builds it with.
         brew: "libmemcached",
         found: Found::Import { interpreter_var: "CACHE_KIT_PYTHON" },
+    },
+    Needed {
+        name: "postgres",
+        apt: "postgresql",
+        dnf: "postgresql-server",
+        brew: "postgresql@17",
+        found: Found::Postgres { program_var: "CACHE_KIT_POSTGRES_BIN" },
     },
     // The live page of examples/actixsqlx is tested in a real browser.
     Needed {
@@ -91,6 +100,10 @@ pub(crate) fn missing() -> Vec<Needed> {
             None => on_path(needed.name) || others.iter().any(|other| on_path(other)),
         },
         Found::Import { interpreter_var } => imports(needed.name, interpreter_var),
+        Found::Postgres { program_var } => match set(program_var) {
+            Some(path) => Path::new(&path).is_file(),
+            None => postgres(),
+        },
     };
     NEEDED.into_iter().filter(|needed| !there(needed)).collect()
 }
@@ -102,6 +115,26 @@ fn set(name: &str) -> Option<OsString> {
 fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// Looks where the tests look: on the path, and where Debian, the project's own packages and Homebrew have each version.
+fn postgres() -> bool {
+    let places = [
+        ("/usr/lib/postgresql", ""),
+        ("/usr", "pgsql-"),
+        ("/opt/homebrew/opt", "postgresql@"),
+        ("/usr/local/opt", "postgresql@"),
+    ];
+    let versions = places.into_iter().flat_map(|(place, prefix)| {
+        let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+        let bin = move |entry: std::fs::DirEntry| {
+            entry.file_name().to_string_lossy().starts_with(prefix).then(|| entry.path().join("bin"))
+        };
+        entries.filter_map(bin)
+    });
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let both = |dir: PathBuf| ["initdb", "postgres"].iter().all(|program| dir.join(program).is_file());
+    std::env::split_paths(&path).chain(versions).any(both)
 }
 
 /// Looks where the tests look: the system's own Python has the system's packages, and another on the path can hide it.
@@ -120,7 +153,7 @@ fn imports(module: &str, interpreter_var: &str) -> bool {
 pub(crate) fn advice(missing: &[Needed]) -> String {
     let list = |name: fn(&Needed) -> &'static str| missing.iter().map(name).collect::<Vec<_>>().join(" ");
     let mut text = format!(
-        "The tests run against real servers, a real client of another make and a real browser; not found: {}\n\
+        "The tests run against real servers, a real client of another make, a real database and a real browser; not found: {}\n\
          install them:   apt-get install {}\n\
          \x20               dnf install {}\n\
          \x20               brew install {}\n\
@@ -136,7 +169,9 @@ pub(crate) fn advice(missing: &[Needed]) -> String {
             Found::Server { program_var, external_var, external } => {
                 format!("\n    {program_var}=<path>   or   {external_var}={external}")
             }
-            Found::Program { program_var, .. } => format!("\n    {program_var}=<path>"),
+            Found::Program { program_var, .. } | Found::Postgres { program_var } => {
+                format!("\n    {program_var}=<path>")
+            }
             Found::Import { interpreter_var } => format!(
                 "\n    {interpreter_var}=<python>, one that has {name}; without a package of it, as with brew, by\n        \
                  python3 -m venv <dir> && <dir>/bin/pip install {name}, which makes <dir>/bin/python one",
@@ -209,11 +244,11 @@ mod tests {
     fn only_what_is_missing_is_installed() {
         assert_eq!(
             typed(Manager::Dnf, &NEEDED[1..], true, true),
-            ["dnf install -y memcached python3-pylibmc chromium chromedriver"]
+            ["dnf install -y memcached python3-pylibmc postgresql-server chromium chromedriver"]
         );
         assert_eq!(
             typed(Manager::Brew, &NEEDED, false, true),
-            ["brew install redis memcached libmemcached chromium chromedriver"]
+            ["brew install redis memcached libmemcached postgresql@17 chromium chromedriver"]
         );
     }
 
@@ -241,10 +276,10 @@ mod tests {
     fn the_advice_names_packages_and_variables() {
         let advice = advice(&NEEDED);
         for part in [
-            "not found: redis-server memcached pylibmc chromium chromedriver",
-            "apt-get install redis-server memcached python3-pylibmc chromium chromium-driver",
-            "dnf install redis memcached python3-pylibmc chromium chromedriver",
-            "brew install redis memcached libmemcached chromium chromedriver",
+            "not found: redis-server memcached pylibmc postgres chromium chromedriver",
+            "apt-get install redis-server memcached python3-pylibmc postgresql chromium chromium-driver",
+            "dnf install redis memcached python3-pylibmc postgresql-server chromium chromedriver",
+            "brew install redis memcached libmemcached postgresql@17 chromium chromedriver",
             "pip install pylibmc",
             "CACHE_KIT_PYTHON",
             "cargo xtask test --install",
@@ -252,6 +287,7 @@ mod tests {
             "CACHE_KIT_TEST_MEMCACHED=host:port",
             "CACHE_KIT_REDIS_SERVER",
             "CACHE_KIT_MEMCACHED_BIN",
+            "CACHE_KIT_POSTGRES_BIN=<path>",
             "CACHE_KIT_CHROMIUM=<path>",
             "CACHE_KIT_CHROMEDRIVER=<path>",
         ] {

@@ -2,30 +2,48 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::place::Place;
 
 /// A kind of server: how it is found, started, asked.
 ///
-/// Implemented by [`Redis`](crate::Redis) and [`Memcached`](crate::Memcached) only.
+/// Implemented by [`Redis`](crate::Redis), [`Memcached`](crate::Memcached) and [`Postgres`](crate::Postgres) only.
 pub trait Kind: sealed::Sealed + Default + std::fmt::Debug + Send + Sync + 'static {
-    /// Name of the program, and of the package in apt.
+    /// Name of the program.
     const PROGRAM: &'static str;
-    /// Name of the package in dnf and brew.
+    /// Name of the package in dnf.
     const PACKAGE: &'static str;
+    /// Name of the package in apt.
+    const APT_PACKAGE: &'static str = Self::PROGRAM;
+    /// Name of the package in brew.
+    const BREW_PACKAGE: &'static str = Self::PACKAGE;
     /// Scheme of the server's URLs, unless its options make it another.
     const SCHEME: &'static str;
     /// Environment variable with the path of another program to start.
     const PROGRAM_VAR: &'static str;
     /// Environment variable that names a running server to use.
     const EXTERNAL_VAR: &'static str;
+    /// The signal that ends the process without its leave, by its name without `SIG`.
+    const END: &'static str = "KILL";
 
     /// False when what was asked for needs the program of the system's package, and not the one that the environment
     /// names.
     fn any_program(&self) -> bool {
         true
+    }
+
+    /// Directories where the program may be although they are not on the path, the best first.
+    #[must_use]
+    fn elsewhere() -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Whether a program in this directory will do: others that it needs may have to be there, too.
+    #[must_use]
+    fn complete(dir: &Path) -> bool {
+        dir.join(Self::PROGRAM).is_file()
     }
 
     /// How far above its port the server listens on a second one, if it does.
@@ -39,9 +57,14 @@ pub trait Kind: sealed::Sealed + Default + std::fmt::Debug + Send + Sync + 'stat
     /// # Errors
     ///
     /// In words, when that is not possible or what was asked for does not go together.
-    fn prepare(&mut self, dir: &Path) -> Result<(), String> {
-        let _ = dir;
+    fn prepare(&mut self, program: &Path, dir: &Path) -> Result<(), String> {
+        let _ = (program, dir);
         Ok(())
+    }
+
+    /// Whom the server runs as, by the ids of user and group, if not as the test does.
+    fn user(&self) -> Option<(u32, u32)> {
+        None
     }
 
     /// Arguments for a server at this place.

@@ -62,6 +62,17 @@
 //! let (_old, _new) = watched.fail_over();
 //! ```
 //!
+//! Behind a cache there is a database. This one keeps its rows over a restart:
+//!
+//! ```no_run
+//! use cache_kit_test_support::PostgresServer;
+//!
+//! let database = PostgresServer::start();
+//! assert_eq!(database.command("SELECT 40 + 2"), "42");
+//! database.kill();
+//! database.restart();
+//! ```
+//!
 //! Everything blocks, and nothing here needs a runtime, so synchronous and asynchronous tests can both use it.
 //! A test that cannot run must fail: a missing server program is a panic that says what to install, never a skip.
 //!
@@ -82,6 +93,7 @@ mod memcached;
 mod open;
 mod place;
 mod ports;
+mod postgres;
 mod process;
 mod proxy;
 mod redis;
@@ -98,6 +110,7 @@ pub use libmemcached::{Libmemcached, LibmemcachedDistribution};
 pub use memcached::Memcached;
 pub use place::Place;
 pub use ports::ephemeral_range;
+pub use postgres::Postgres;
 pub use process::is_running;
 pub use proxy::{Cut, Direction, Fault, FaultProxy};
 pub use redis::{Redis, RedisCluster, RedisClusterBuilder, RedisSentinels, RedisSentinelsBuilder};
@@ -111,3 +124,6 @@ pub type RedisServer = Server<Redis>;
 
 /// A `memcached` process owned by the test.
 pub type MemcachedServer = Server<Memcached>;
+
+/// A PostgreSQL owned by the test; see [`Postgres`].
+pub type PostgresServer = Server<Postgres>;

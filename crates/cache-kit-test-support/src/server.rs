@@ -14,7 +14,7 @@ use crate::place::Place;
 use crate::ports::Port;
 use crate::process::{self, wait_until};
 use crate::shared::Shared;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Life, Supervisor};
 
 /// Ports that are tried; somebody outside this crate can take one between the check and the server's bind.
 const ATTEMPTS: usize = 5;
@@ -31,8 +31,8 @@ enum Failure {
     Hopeless(String),
 }
 
-/// A server process owned by the test; see [`RedisServer`](crate::RedisServer) and
-/// [`MemcachedServer`](crate::MemcachedServer).
+/// A server process owned by the test; see [`RedisServer`](crate::RedisServer),
+/// [`MemcachedServer`](crate::MemcachedServer) and [`PostgresServer`](crate::PostgresServer).
 ///
 /// Dropping it kills the process; when the test panics, the end of the server's log goes to stderr.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl<K: Kind> Server<K> {
         drop(self.running().take());
     }
 
-    /// Kills the process if it lives and starts a new, empty one on the same port.
+    /// Kills the process if it lives and starts a new one on the same port: an empty cache, or the same database.
     ///
     /// # Panics
     ///
@@ -173,7 +173,7 @@ impl<K: Kind> Server<K> {
     ///
     /// Redis takes its inline form (`SET k "a b"`); replies come as `redis-cli` prints them, with `-` before errors
     /// and `(nil)` for an absent value. Memcached takes its text protocol, a data block after `\r\n`; the reply comes
-    /// as it is, without the last line end.
+    /// as it is, without the last line end. PostgreSQL takes SQL; each row is a line, with `|` between columns.
     ///
     /// # Panics
     ///
@@ -217,7 +217,7 @@ impl<K: Kind> Server<K> {
         };
         let mut problem = String::new();
         for _ in 0..ATTEMPTS {
-            server.kind.prepare(server.dir.path())?;
+            server.kind.prepare(&server.program, server.dir.path())?;
             match server.launch() {
                 Ok(()) => return Ok(server),
                 Err(Failure::Hopeless(text)) => return Err(text),
@@ -248,7 +248,9 @@ impl<K: Kind> Server<K> {
     fn launch(&self) -> Result<(), Failure> {
         let mut arguments = self.kind.arguments(self.place(), &self.log_path());
         arguments.extend(self.extra.iter().cloned());
-        let supervisor = Supervisor::spawn(&self.program, &arguments, self.dir.path(), &self.log_path())
+        let (dir, log, life) =
+            (self.dir.path(), self.log_path(), Life { end: K::END, user: self.kind.user() });
+        let supervisor = Supervisor::spawn(&self.program, &arguments, dir, &log, life)
             .map_err(|error| Failure::Hopeless(format!("could not start {}: {error}", K::PROGRAM)))?;
         let pid = supervisor.server();
         // Somebody else's server on this port would also answer: only the one with the pid of our child counts.

@@ -12,23 +12,34 @@ use crate::process;
 /// The kernel closes this pipe when the test process ends for whatever reason, SIGKILL included.
 ///
 /// A line on the pipe means "kill the server"; the end of the pipe without a line means that the owner is gone, and
-/// nobody is left to remove the directory. SIGCONT first, for systems where a stopped process keeps SIGKILL waiting.
+/// nobody is left to remove the directory. SIGCONT first, for systems where a stopped process keeps SIGKILL waiting, and for
+/// other signals, which it keeps waiting anywhere.
 const SCRIPT: &str = r#"
-dir=$1; log=$2; shift 2
+dir=$1; log=$2; end=$3; shift 3
 "$@" </dev/null >>"$log" 2>&1 &
 server=$!
 echo "$server"
 if read -r _; then orphaned=no; else orphaned=yes; fi
 kill -s CONT "$server"
-kill -s KILL "$server"
+kill -s "$end" "$server"
 wait "$server"
 if [ "$orphaned" = yes ]; then rm -rf -- "$dir"; fi
 exit 0
 "#;
 
+/// How a server lives and dies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    /// The signal that ends it.
+    pub(crate) end: &'static str,
+    /// Whom it runs as, its shell too, if not as the test does.
+    pub(crate) user: Option<(u32, u32)>,
+}
+
 /// A running server under its shell.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
+    life: Life,
     shell: Child,
     pipe: Option<ChildStdin>,
     server: u32,
@@ -41,11 +52,17 @@ impl Supervisor {
         arguments: &[OsString],
         dir: &Path,
         log: &Path,
+        life: Life,
     ) -> std::io::Result<Self> {
-        let mut shell = Command::new("sh")
+        let mut command = Command::new("sh");
+        if let Some((user, group)) = life.user {
+            command.uid(user).gid(group);
+        }
+        let mut shell = command
             .args(["-c", SCRIPT, "sh"])
             .arg(dir)
             .arg(log)
+            .arg(life.end)
             .arg(program)
             .args(arguments)
             .current_dir(dir)
@@ -62,7 +79,7 @@ impl Supervisor {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         match line.trim().parse() {
-            Ok(server) => Ok(Self { shell, pipe, server }),
+            Ok(server) => Ok(Self { life, shell, pipe, server }),
             Err(_) => {
                 drop(pipe);
                 shell.wait()?;
@@ -86,7 +103,7 @@ impl Drop for Supervisor {
         }
         if self.shell.wait().is_ok_and(|status| status.signal().is_some()) {
             process::signal(self.server, "CONT");
-            process::signal(self.server, "KILL");
+            process::signal(self.server, self.life.end);
         }
     }
 }

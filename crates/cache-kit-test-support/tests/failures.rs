@@ -17,7 +17,7 @@ fn message_of(panicking: impl FnOnce() + std::panic::UnwindSafe) -> String {
 
 #[test]
 fn a_killed_test_process_leaves_no_server_and_no_directory_behind() {
-    for kind in ["redis", "memcached"] {
+    for kind in ["redis", "memcached", "postgres"] {
         let mut owner = Command::new(HOLDER).args([kind, "hold"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
         let pid: u32 = lines.next().unwrap().unwrap().parse().unwrap();
@@ -59,18 +59,20 @@ fn a_panicking_test_shows_what_its_server_said() {
 
 #[test]
 fn a_missing_program_says_what_to_install_and_which_variables_help() {
-    for (kind, variable, package) in
-        [("redis", "CACHE_KIT_REDIS_SERVER", "redis"), ("memcached", "CACHE_KIT_MEMCACHED_BIN", "memcached")]
-    {
+    for (kind, variable, [apt, dnf, brew]) in [
+        ("redis", "CACHE_KIT_REDIS_SERVER", ["redis-server", "redis", "redis"]),
+        ("memcached", "CACHE_KIT_MEMCACHED_BIN", ["memcached"; 3]),
+        ("postgres", "CACHE_KIT_POSTGRES_BIN", ["postgresql", "postgresql-server", "postgresql@17"]),
+    ] {
         let output =
             Command::new(HOLDER).args([kind, "hold"]).env(variable, "/nonexistent/program").output().unwrap();
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success());
         for part in [
             "there is no program /nonexistent/program",
-            "apt-get install",
-            &format!("dnf install {package}"),
-            &format!("brew install {package}"),
+            &format!("apt-get install {apt} "),
+            &format!("dnf install {dnf} "),
+            &format!("brew install {brew}\n"),
             "cargo xtask test --install",
             variable,
             "CACHE_KIT_TEST_REDIS_URL",

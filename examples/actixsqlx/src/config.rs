@@ -1,10 +1,9 @@
 //! What the environment says. An error names the variable.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use cache_kit::backend::{self, CacheBackend};
+use cache_kit::Cache;
 
 /// What stands for a network between the application and an embedded database.
 const EMBEDDED_DELAY: Duration = Duration::from_millis(5);
@@ -27,8 +26,8 @@ pub struct Config {
     pub addr: SocketAddr,
     /// Where the rows are.
     pub database: Database,
-    /// Where to cache.
-    pub backend: Arc<dyn CacheBackend>,
+    /// Where and how to cache.
+    pub cache: Cache,
     /// By how much each query is delayed; `None` is as the kind of database has it.
     pub source_delay: Option<Duration>,
     /// Whether there is the live page.
@@ -41,13 +40,14 @@ impl Config {
     /// # Errors
     /// One line that names the variable.
     pub fn from_env() -> Result<Self, String> {
-        let backend = backend::from_env().map_err(|error| error.to_string())?;
-        Self::read(|name| std::env::var_os(name).map(std::ffi::OsString::into_string), backend.into())
+        // So that other applications can use the same server; a `CACHE_URL` can name another namespace.
+        let cache = Cache::builder().namespace("shop").build_env().map_err(|error| error.to_string())?;
+        Self::read(|name| std::env::var_os(name).map(std::ffi::OsString::into_string), cache)
     }
 
     fn read(
         var: impl Fn(&str) -> Option<Result<String, std::ffi::OsString>>,
-        backend: Arc<dyn CacheBackend>,
+        cache: Cache,
     ) -> Result<Self, String> {
         // Empty counts as unset, as it does for the variables of the cache.
         let var = |name: &str| match var(name) {
@@ -92,7 +92,7 @@ impl Config {
             Some("off") => false,
             Some(text) => return Err(format!("LIVE is neither `on` nor `off`: `{text}`")),
         };
-        Ok(Self { addr: SocketAddr::new(bind, port), database, backend, source_delay, live })
+        Ok(Self { addr: SocketAddr::new(bind, port), database, cache, source_delay, live })
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
     fn read(vars: &[(&str, &str)]) -> Result<Config, String> {
         let value =
             |name: &str| vars.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into());
-        Config::read(|name| value(name).map(Ok), Arc::new(InMemoryBackend::new()))
+        Config::read(|name| value(name).map(Ok), Cache::new(InMemoryBackend::new()))
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl AppError {
                 log(error);
                 Self::unavailable("the database does not answer")
             }
+            // PostgreSQL's codes of a server that ends or has not begun.
+            sqlx::Error::Database(other) if other.code().is_some_and(|code| code.starts_with("57P")) => {
+                log(error);
+                Self::unavailable("the database does not answer")
+            }
             other => {
                 log(other);
                 Self::internal()

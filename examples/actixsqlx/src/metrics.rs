@@ -40,21 +40,16 @@ const GAUGES: [(&str, &str, Gauge); 3] = [
 /// All that is counted. The values of labels are from closed lists: no key, no id, no URL is one.
 pub(crate) fn text(shop: &Shop) -> String {
     let mut out = Text::default();
-    let doors = [("entities", shop.entities.stats()), ("values", shop.values.stats())];
+    let (stats, gauges) = (shop.cache.stats(), shop.cache.gauges());
     for (name, help, read) in COUNTERS {
         let name = format!("cache_kit_{name}_total");
         out.head(&name, "counter", help);
-        for (door, stats) in &doors {
-            out.line(&format!("{name}{{cache=\"{door}\"}}"), read(stats));
-        }
+        out.line(&name, read(&stats));
     }
-    let doors = [("entities", shop.entities.gauges()), ("values", shop.values.gauges())];
     for (name, help, read) in GAUGES {
         let name = format!("cache_kit_{name}");
         out.head(&name, "gauge", help);
-        for (door, gauges) in &doors {
-            out.line(&format!("{name}{{cache=\"{door}\"}}"), read(gauges));
-        }
+        out.line(&name, read(&gauges));
     }
     out.head("shop_source_queries_total", "counter", "Queries to the database, by what they are for.");
     for (query, name) in Query::ALL {

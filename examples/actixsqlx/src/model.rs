@@ -10,49 +10,24 @@ use crate::input::Fields;
 /// A hundred thousand, in whatever the currency is.
 pub(crate) const HIGHEST_PRICE: i64 = 10_000_000;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+/// Kept as long as the cache keeps what says nothing else: five minutes, or as `CACHE_URL` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, CacheEntity)]
+#[cache(prefix = "user")]
 pub(crate) struct User {
     pub(crate) id: i64,
     pub(crate) name: String,
     pub(crate) email: String,
 }
 
-// Raise `cache_version` when the fields of a cached type change: entries of other versions are misses.
-impl CacheEntity for User {
-    type Key = i64;
-
-    fn cache_key(&self) -> i64 {
-        self.id
-    }
-
-    fn cache_prefix() -> &'static str {
-        "user"
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+/// A price that missed its invalidation is old for five minutes at most. The tag is what a change of a whole category
+/// invalidates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow, CacheEntity)]
+#[cache(prefix = "product", ttl = "5m", tags = ["category:{category}"])]
 pub(crate) struct Product {
     pub(crate) id: i64,
     pub(crate) name: String,
     pub(crate) category: String,
     pub(crate) price_cents: i64,
-}
-
-impl CacheEntity for Product {
-    type Key = i64;
-
-    fn cache_key(&self) -> i64 {
-        self.id
-    }
-
-    fn cache_prefix() -> &'static str {
-        "product"
-    }
-
-    /// What a change of a whole category invalidates.
-    fn cache_tags(&self) -> Vec<String> {
-        vec![category_tag(&self.category)]
-    }
 }
 
 /// The products of a category in figures.
@@ -64,7 +39,7 @@ pub(crate) struct Category {
     pub(crate) highest_price_cents: i64,
 }
 
-/// On each product of a category.
+/// On each product of a category, as the derive of [`Product`] writes it.
 pub(crate) fn category_tag(category: &str) -> String {
     format!("category:{category}")
 }
@@ -152,6 +127,12 @@ mod tests {
             let error = user(&json!({"name": "Ada", "email": email})).unwrap_err();
             assert_eq!(error.field(), Some("email"), "{email}");
         }
+    }
+
+    #[test]
+    fn the_tag_that_is_invalidated_is_the_one_that_products_carry() {
+        let product = Product { id: 1, name: "kite".into(), category: "games-2".into(), price_cents: 1 };
+        assert_eq!(product.cache_tags(), [category_tag("games-2")]);
     }
 
     #[test]

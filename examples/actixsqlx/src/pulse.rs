@@ -69,7 +69,7 @@ impl Pulse {
 
     /// Asks the backend, and remembers the answer.
     pub(crate) async fn ask(&self, shop: &Shop) -> bool {
-        let answer = timeout(Duration::from_secs(1), shop.backend.health_check()).await;
+        let answer = timeout(Duration::from_secs(1), shop.cache.backend().health_check()).await;
         let reachable = matches!(answer, Ok(Ok(true)));
         self.unreachable.store(!reachable, Ordering::Relaxed);
         reachable

@@ -30,9 +30,9 @@ const LARGEST_BODY: usize = 16 * 1024;
 #[expect(clippy::print_stdout, reason = "where to find it")]
 pub async fn run(config: Config) -> Result<(), String> {
     let db = Db::open(&config).await?;
-    let (database, backend) = (db.name, config.backend.capabilities().name);
-    let shop = Shop::open(db, config.backend, config.live).map_err(|error| error.to_string())?;
-    let (shop, pulse) = (Arc::new(shop), Arc::new(Pulse::default()));
+    let (database, backend) = (db.name, config.cache.backend().capabilities().name);
+    let shop = Arc::new(Shop::new(db, config.cache, config.live));
+    let pulse = Arc::new(Pulse::default());
 
     let (state, beat) = (web::Data::from(Arc::clone(&shop)), web::Data::from(Arc::clone(&pulse)));
     let live = config.live;

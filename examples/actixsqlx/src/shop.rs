@@ -4,11 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cache_kit::backend::CacheBackend;
-use cache_kit::{
-    Cache, CacheEntity, CacheExpander, CacheService, CacheStrategy, DataRepository, LoadOptions,
-    OperationConfig, Outcome,
-};
+use cache_kit::{Cache, CacheEntity, CacheStrategy, DataRepository, LoadOptions, OperationConfig, Outcome};
 
 use crate::db::Db;
 use crate::error::{AppError, log};
@@ -16,20 +12,13 @@ use crate::model::{Category, summary_tag};
 use crate::observe::Observed;
 use crate::repository::Rows;
 
-/// So that other applications can use the same server. Each door has a namespace of its own: an invalidation of a tag by one
-/// of two caches in a namespace has the other not store what it is just loading, whatever the tag.
-const ENTITIES: &str = "shop";
-const VALUES: &str = "shop-values";
-
 /// All that the handlers share.
 pub(crate) struct Shop {
     pub(crate) db: Arc<Db>,
     pub(crate) rows: Rows,
-    pub(crate) backend: Arc<dyn CacheBackend>,
-    /// The door of entities: users and products.
-    pub(crate) entities: CacheService<Arc<dyn CacheBackend>>,
-    /// The door of closures: what is computed from rows.
-    pub(crate) values: Cache,
+    /// What is computed from rows is read with closures; users and products through `entities()`, the other door of the same
+    /// cache.
+    pub(crate) cache: Cache,
     pub(crate) observed: Observed,
     /// The live page can turn the cache off.
     pub(crate) cache_on: AtomicBool,
@@ -38,22 +27,16 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Both doors over one backend. Each is a cache of its own, and on a server it would believe for up to a second what the
-    /// other has invalidated by tag: so a tag belongs to one of them, `category:…` to the entities, `summary:…` to the values.
-    pub(crate) fn open(db: Db, backend: Arc<dyn CacheBackend>, live: bool) -> cache_kit::Result<Self> {
+    pub(crate) fn new(db: Db, cache: Cache, live: bool) -> Self {
         let db = Arc::new(db);
-        let entities = CacheExpander::new(Arc::clone(&backend)).with_namespace(ENTITIES)?;
-        let values = Cache::builder().namespace(VALUES).build(Arc::clone(&backend))?;
-        Ok(Self {
+        Self {
             rows: Rows::new(Arc::clone(&db)),
             db,
-            backend,
-            entities: CacheService::from_expander(entities),
-            values,
+            cache,
             observed: Observed::new(live),
             cache_on: AtomicBool::new(true),
             traffic_on: AtomicBool::new(false),
-        })
+        }
     }
 
     pub(crate) fn is_cache_on(&self) -> bool {
@@ -71,7 +54,8 @@ impl Shop {
         Rows: DataRepository<T>,
     {
         let asked = Instant::now();
-        let read = self.entities.get_outcome(&id, &self.rows, self.strategy(), OperationConfig::default());
+        let entities = self.cache.entities();
+        let read = entities.get_outcome(&id, &self.rows, self.strategy(), OperationConfig::default());
         let outcome = read.await?;
         self.observed.one(T::cache_prefix(), id, &outcome, asked.elapsed());
         Ok(outcome)
@@ -91,7 +75,8 @@ impl Shop {
             self.observed.straight(T::cache_prefix(), ids.len(), asked.elapsed());
             return Ok(found.into_iter().flatten().collect());
         }
-        let outcomes = self.entities.get_many_outcomes(ids, &self.rows, OperationConfig::default()).await?;
+        let entities = self.cache.entities();
+        let outcomes = entities.get_many_outcomes(ids, &self.rows, OperationConfig::default()).await?;
         let outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.observed.many(T::cache_prefix(), &outcomes, asked.elapsed());
         Ok(outcomes.into_iter().filter_map(|outcome| outcome.value).collect())
@@ -102,7 +87,7 @@ impl Shop {
         let rows = self.rows.clone();
         let options = LoadOptions::default().with_strategy(self.strategy());
         let load = move || async move { rows.categories().await };
-        Ok(self.values.get_or_load_with(CATEGORIES, options, load).await?)
+        Ok(self.cache.get_or_load_with(CATEGORIES, options, load).await?)
     }
 
     /// A category in figures. That there is none is remembered for a moment too.
@@ -112,14 +97,12 @@ impl Shop {
         let tags = [tag.as_str()];
         let options = LoadOptions::default().with_strategy(self.strategy()).with_tags(&tags);
         let load = move |_| async move { rows.category(&owned).await.map(Into::into) };
-        Ok(self.values.get_or_load_entry(key, options, load).await?)
+        Ok(self.cache.get_or_load_entry(key, options, load).await?)
     }
 
     /// Ends what runs behind the requests; those have ended by now.
     pub(crate) async fn close(&self, patience: Duration) {
-        let (entities, values) =
-            tokio::join!(self.entities.shutdown(patience), self.values.shutdown(patience));
-        for error in [entities, values].into_iter().filter_map(Result::err) {
+        if let Err(error) = self.cache.shutdown(patience).await {
             log(format_args!("{error:#}"));
         }
         self.db.close().await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cache_kit::ErrorKind;
+use cache_kit::{CacheEntity, ErrorKind};
 use sqlx::AssertSqlSafe;
 
 use crate::error::{AppError, log};
@@ -45,6 +45,25 @@ pub(crate) fn told(result: cache_kit::Result<()>) -> Invalidated {
 /// What was written, and what became of the invalidation.
 pub(crate) type Written<T> = (T, Invalidated);
 
+/// Makes a change of one row that may be cached; `change` is a transaction, and begins when it is first polled. The old value
+/// is gone before the commit, and nothing is stored until after it, so that nothing old is left even by a process that dies in
+/// between.
+async fn held<T, R>(
+    shop: &Shop,
+    id: i64,
+    change: impl Future<Output = sqlx::Result<Option<R>>> + Send,
+) -> Result<Written<R>, AppError>
+where
+    T: CacheEntity<Key = i64>,
+{
+    let hold = shop.cache.entities().hold::<T>(&[id]).await?;
+    let changed = change.await;
+    // Also after an error: a commit that was not answered may have been made.
+    let done = told(hold.confirm().await);
+    let row = changed?.ok_or_else(|| AppError::not_found(format_args!("{} {id}", T::cache_prefix())))?;
+    Ok((row, done))
+}
+
 /// Runs in a task of its own: a client that hangs up must not part a commit from its invalidation.
 async fn whole<T, F>(change: F) -> Result<T, AppError>
 where
@@ -57,15 +76,23 @@ where
     }
 }
 
+/// Invalidates what is computed from the products of these categories.
+async fn summaries(shop: &Shop, categories: &[&str]) -> Invalidated {
+    let tags: Vec<_> = categories.iter().map(|category| summary_tag(category)).collect();
+    let by_tag = told(shop.cache.invalidate_tags(&tags).await);
+    by_tag.max(told(shop.cache.invalidate(CATEGORIES).await))
+}
+
 pub(crate) async fn create_user(shop: Arc<Shop>, input: UserInput) -> Result<Written<User>, AppError> {
     whole(async move {
         let mut tx = shop.db.begin().await?;
-        let query = sqlx::query_scalar("INSERT INTO shop_users (name, email) VALUES ($1, $2) RETURNING id");
-        let id: i64 = query.bind(input.name.clone()).bind(input.email.clone()).fetch_one(&mut *tx).await?;
+        let query = "INSERT INTO shop_users (name, email) VALUES ($1, $2) RETURNING id, name, email";
+        let query = sqlx::query_as(query).bind(input.name).bind(input.email);
+        let user: User = query.fetch_one(&mut *tx).await?;
         tx.commit().await?;
         // Somebody may have asked for this id before, and the cache remembers for a moment that there was no such row.
-        let done = told(shop.entities.invalidate::<User>(&id).await);
-        Ok((User { id, name: input.name, email: input.email }, done))
+        let done = told(shop.cache.entities().invalidate::<User>(&user.id).await);
+        Ok((user, done))
     })
     .await
 }
@@ -76,41 +103,30 @@ pub(crate) async fn update_user(
     input: UserInput,
 ) -> Result<Written<User>, AppError> {
     whole(async move {
-        // Held: the old value is gone before the commit, and nothing is stored until after it, so that nothing old is left
-        // even by a process that dies in between.
-        let hold = shop.entities.hold::<User>(&[id]).await?;
-        let changed = async {
+        let change = async {
             let mut tx = shop.db.begin().await?;
-            let query = sqlx::query("UPDATE shop_users SET name = $2, email = $3 WHERE id = $1");
-            let query = query.bind(id).bind(input.name.clone()).bind(input.email.clone());
-            let rows = query.execute(&mut *tx).await?.rows_affected();
+            let query = "UPDATE shop_users SET name = $2, email = $3 WHERE id = $1 RETURNING id, name, email";
+            let query = sqlx::query_as(query).bind(id).bind(input.name).bind(input.email);
+            let user: Option<User> = query.fetch_optional(&mut *tx).await?;
             tx.commit().await?;
-            Ok::<_, sqlx::Error>(rows)
+            Ok(user)
         };
-        let changed = changed.await;
-        // Also after an error: a commit that was not answered may have been made.
-        let done = told(hold.confirm().await);
-        match changed? {
-            0 => Err(AppError::not_found(format_args!("user {id}"))),
-            _ => Ok((User { id, name: input.name, email: input.email }, done)),
-        }
+        held::<User, _>(&shop, id, change).await
     })
     .await
 }
 
 pub(crate) async fn delete_user(shop: Arc<Shop>, id: i64) -> Result<Invalidated, AppError> {
     whole(async move {
-        let hold = shop.entities.hold::<User>(&[id]).await?;
-        let deleted = async {
+        let change = async {
             let mut tx = shop.db.begin().await?;
-            let query = sqlx::query("DELETE FROM shop_users WHERE id = $1").bind(id);
-            let rows = query.execute(&mut *tx).await?.rows_affected();
+            let query = sqlx::query_scalar("DELETE FROM shop_users WHERE id = $1 RETURNING id").bind(id);
+            let deleted: Option<i64> = query.fetch_optional(&mut *tx).await?;
             tx.commit().await?;
-            Ok::<_, sqlx::Error>(rows)
+            Ok(deleted)
         };
-        let deleted = deleted.await;
-        let done = told(hold.confirm().await);
-        if deleted? == 0 { Err(AppError::not_found(format_args!("user {id}"))) } else { Ok(done) }
+        let (_, done) = held::<User, _>(&shop, id, change).await?;
+        Ok(done)
     })
     .await
 }
@@ -121,14 +137,14 @@ pub(crate) async fn create_product(
 ) -> Result<Written<Product>, AppError> {
     whole(async move {
         let mut tx = shop.db.begin().await?;
-        let query =
-            "INSERT INTO shop_products (name, category, price_cents) VALUES ($1, $2, $3) RETURNING id";
-        let query = sqlx::query_scalar(query).bind(input.name.clone()).bind(input.category.clone());
-        let id: i64 = query.bind(input.price_cents).fetch_one(&mut *tx).await?;
+        let query = "INSERT INTO shop_products (name, category, price_cents) VALUES ($1, $2, $3)
+                     RETURNING id, name, category, price_cents";
+        let query = sqlx::query_as(query).bind(input.name).bind(input.category).bind(input.price_cents);
+        let product: Product = query.fetch_one(&mut *tx).await?;
         tx.commit().await?;
-        let key = told(shop.entities.invalidate::<Product>(&id).await);
-        let done = key.max(summaries(&shop, &[&input.category]).await);
-        Ok((product(id, input), done))
+        let key = told(shop.cache.entities().invalidate::<Product>(&product.id).await);
+        let done = key.max(summaries(&shop, &[&product.category]).await);
+        Ok((product, done))
     })
     .await
 }
@@ -139,41 +155,55 @@ pub(crate) async fn update_product(
     input: ProductInput,
 ) -> Result<Written<Product>, AppError> {
     whole(async move {
-        let hold = shop.entities.hold::<Product>(&[id]).await?;
-        let changed = async {
+        let change = async {
             let mut tx = shop.db.begin().await?;
             // Changes nothing, but locks the row and tells which category it is in.
             let query = "UPDATE shop_products SET id = id WHERE id = $1 RETURNING category";
             let before: Option<String> = sqlx::query_scalar(query).bind(id).fetch_optional(&mut *tx).await?;
-            let query = "UPDATE shop_products SET name = $2, category = $3, price_cents = $4 WHERE id = $1";
-            let query = sqlx::query(query).bind(id).bind(input.name.clone()).bind(input.category.clone());
-            query.bind(input.price_cents).execute(&mut *tx).await?;
+            let query = "UPDATE shop_products SET name = $2, category = $3, price_cents = $4 WHERE id = $1
+                         RETURNING id, name, category, price_cents";
+            let query = sqlx::query_as(query).bind(id).bind(input.name).bind(input.category);
+            let product = query.bind(input.price_cents).fetch_optional(&mut *tx).await?;
             tx.commit().await?;
-            Ok::<_, sqlx::Error>(before)
+            Ok(before.zip(product))
         };
-        let changed = changed.await;
-        let key = told(hold.confirm().await);
-        let Some(before) = changed? else { return Err(AppError::not_found(format_args!("product {id}"))) };
-        let done = key.max(summaries(&shop, &[&before, &input.category]).await);
-        Ok((product(id, input), done))
+        let (changed, key) = held::<Product, (String, Product)>(&shop, id, change).await?;
+        let (before, product) = changed;
+        let done = key.max(summaries(&shop, &[&before, &product.category]).await);
+        Ok((product, done))
     })
     .await
 }
 
 pub(crate) async fn delete_product(shop: Arc<Shop>, id: i64) -> Result<Invalidated, AppError> {
     whole(async move {
-        let hold = shop.entities.hold::<Product>(&[id]).await?;
-        let deleted = async {
+        let change = async {
             let mut tx = shop.db.begin().await?;
             let query = "DELETE FROM shop_products WHERE id = $1 RETURNING category";
             let before: Option<String> = sqlx::query_scalar(query).bind(id).fetch_optional(&mut *tx).await?;
             tx.commit().await?;
-            Ok::<_, sqlx::Error>(before)
+            Ok(before)
         };
-        let deleted = deleted.await;
-        let key = told(hold.confirm().await);
-        let Some(category) = deleted? else { return Err(AppError::not_found(format_args!("product {id}"))) };
-        Ok(key.max(summaries(&shop, &[&category]).await))
+        let (before, key) = held::<Product, _>(&shop, id, change).await?;
+        Ok(key.max(summaries(&shop, &[&before]).await))
+    })
+    .await
+}
+
+/// Raises or lowers the price of one product by a cent; for the live page.
+pub(crate) async fn nudge_price(shop: Arc<Shop>, id: i64) -> Result<Written<Product>, AppError> {
+    whole(async move {
+        let change = async {
+            let mut tx = shop.db.begin().await?;
+            let query = "UPDATE shop_products SET price_cents = price_cents + 1 - 2 * (price_cents % 2)
+                         WHERE id = $1 RETURNING id, name, category, price_cents";
+            let product: Option<Product> = sqlx::query_as(query).bind(id).fetch_optional(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(product)
+        };
+        let (product, key) = held::<Product, _>(&shop, id, change).await?;
+        let done = key.max(summaries(&shop, &[&product.category]).await);
+        Ok((product, done))
     })
     .await
 }
@@ -198,41 +228,8 @@ pub(crate) async fn change_prices(
             return Err(AppError::not_found(format_args!("category {category}")));
         }
         // By tag, after the commit: nobody has to know which of the products are cached.
-        let products = told(shop.entities.invalidate_tag(category_tag(&category)).await);
+        let products = told(shop.cache.invalidate_tag(category_tag(&category)).await);
         Ok((rows, products.max(summaries(&shop, &[&category]).await)))
     })
     .await
-}
-
-/// Raises or lowers the price of one product by a cent; for the live page.
-pub(crate) async fn nudge_price(shop: Arc<Shop>, id: i64) -> Result<Written<Product>, AppError> {
-    whole(async move {
-        let hold = shop.entities.hold::<Product>(&[id]).await?;
-        let changed = async {
-            let mut tx = shop.db.begin().await?;
-            let query = "UPDATE shop_products SET price_cents = price_cents + 1 - 2 * (price_cents % 2)
-                         WHERE id = $1 RETURNING id, name, category, price_cents";
-            let row = sqlx::query_as(query).bind(id).fetch_optional(&mut *tx).await?;
-            tx.commit().await?;
-            Ok(row)
-        };
-        let changed: sqlx::Result<Option<Product>> = changed.await;
-        let key = told(hold.confirm().await);
-        let Some(product) = changed? else { return Err(AppError::not_found(format_args!("product {id}"))) };
-        let done = key.max(summaries(&shop, &[&product.category]).await);
-        Ok((product, done))
-    })
-    .await
-}
-
-/// Invalidates what is computed from the products of these categories.
-async fn summaries(shop: &Shop, categories: &[&str]) -> Invalidated {
-    let tags: Vec<_> = categories.iter().map(|category| summary_tag(category)).collect();
-    let by_tag = told(shop.values.invalidate_tags(&tags).await);
-    by_tag.max(told(shop.values.invalidate(CATEGORIES).await))
-}
-
-fn product(id: i64, input: ProductInput) -> Product {
-    let ProductInput { name, category, price_cents } = input;
-    Product { id, name, category, price_cents }
 }

@@ -13,9 +13,7 @@ fn ends_well_after(signal: &str) {
     let app = App::start(&[("SOURCE_DELAY", "400ms")]);
     let answers: Vec<_> = thread::scope(|scope| {
         let reading: Vec<_> = (1..=READERS).map(|id| (id, scope.spawn(move_read(&app, id)))).collect();
-        until("all loads are under way", || {
-            app.metric("cache_kit_loads_under_way{cache=\"entities\"}") == READERS as u64
-        });
+        until("all loads are under way", || app.metric("cache_kit_loads_under_way") == READERS as u64);
         app.signal(signal);
         reading.into_iter().map(|(id, read)| (id, read.join().unwrap())).collect()
     });

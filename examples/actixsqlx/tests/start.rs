@@ -14,6 +14,7 @@ fn what_cannot_be_read_is_named_in_one_line() {
         ("LIVE", "maybe"),
         ("CACHE_BACKEND", "rocksdb"),
         ("CACHE_URL", "redis://me:secret@host:port"),
+        ("CACHE_URL", "redis://me:secret@host?ttl=soon"),
         ("DATABASE_URL", "postgres://me:secret@127.0.0.1:1/shop"),
         ("DATABASE_URL", "sqlite:///no/such/directory/shop.db"),
     ] {

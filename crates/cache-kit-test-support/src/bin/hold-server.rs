@@ -1,6 +1,6 @@
 //! The process that the crate's own tests kill, starve of programs and let panic: `hold-server KIND WHAT`.
 
-use cache_kit_test_support::{Kind, Memcached, Redis, RedisServer, Server};
+use cache_kit_test_support::{Kind, Memcached, Postgres, Redis, RedisServer, Server};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -8,6 +8,7 @@ fn main() {
         ["redis", "tls"] => drop(RedisServer::builder().tls().start()),
         ["redis", what] => act::<Redis>(what),
         ["memcached", what] => act::<Memcached>(what),
+        ["postgres", what] => act::<Postgres>(what),
         _ => panic!("which server, and what to do with it? {arguments:?}"),
     }
 }

@@ -34,7 +34,7 @@ impl Kind for Memcached {
     const PROGRAM_VAR: &'static str = "CACHE_KIT_MEMCACHED_BIN";
     const EXTERNAL_VAR: &'static str = "CACHE_KIT_TEST_MEMCACHED";
 
-    fn prepare(&mut self, dir: &Path) -> Result<(), String> {
+    fn prepare(&mut self, _program: &Path, dir: &Path) -> Result<(), String> {
         if self.unix_socket && self.tls.is_some() {
             return Err("memcached speaks no TLS on a unix socket: choose one of the two".to_owned());
         }

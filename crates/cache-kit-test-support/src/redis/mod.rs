@@ -55,7 +55,7 @@ impl Kind for Redis {
         matches!(self.part, Part::Node).then_some(BUS)
     }
 
-    fn prepare(&mut self, dir: &Path) -> Result<(), String> {
+    fn prepare(&mut self, _program: &Path, dir: &Path) -> Result<(), String> {
         if self.unix_socket && self.tls.is_some() {
             return Err("redis-server speaks no TLS on a unix socket: choose one of the two".to_owned());
         }

@@ -145,10 +145,15 @@ function draw(now) {
   pen.beginPath();
   pen.rect(left, 0, width - left - right, height - bottom + 1);
   pen.clip();
-  pen.fillStyle = colour("--off");
+  // One area for each time that it was off.
+  const off = [];
   values.forEach((second, at) => {
-    if (!second.cache_on) pen.fillRect(x(at - 1), head, step + 0.5, height - head - bottom);
+    if (second.cache_on) return;
+    if (at && !values[at - 1].cache_on) off[off.length - 1].to = at;
+    else off.push({ from: at - 1, to: at });
   });
+  pen.fillStyle = colour("--off");
+  for (const { from, to } of off) pen.fillRect(x(from), head, x(to) - x(from), height - head - bottom);
   const along = (field) => {
     pen.beginPath();
     values.forEach((second, at) => { at ? pen.lineTo(x(at), y(second[field])) : pen.moveTo(x(0), y(second[field])); });
@@ -170,6 +175,12 @@ function draw(now) {
   pen.lineWidth = 2;
   pen.lineJoin = "round";
   pen.stroke();
+  pen.fillStyle = colour("--soft");
+  pen.textAlign = "center";
+  for (const { from, to } of off) {
+    const [begin, end] = [Math.max(left, x(from)), Math.min(width - right, x(to))];
+    if (end - begin > 64) pen.fillText("cache off", (begin + end) / 2, head + 8);
+  }
   pen.restore();
 }
 

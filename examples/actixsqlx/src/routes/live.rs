@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data, ServiceConfig};
-use cache_kit::{OperationConfig, Outcome, Source};
+use cache_kit::{CacheEntity, OperationConfig, Outcome, Source};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -61,7 +61,6 @@ pub(super) fn configure(config: &mut ServiceConfig) {
 /// All that the page shows.
 async fn state(state: State, pulse: Data<Pulse>) -> Answer {
     let (tick, seconds) = pulse.seconds();
-    let pending = |gauges: cache_kit::Gauges| gauges.pending_invalidations;
     let latencies = state.observed.latencies();
     let [cached, source] = latencies.each_ref().map(|sorted| {
         json!({"median": percentile(sorted, 50), "p95": percentile(sorted, 95), "ranges": ranges(sorted)})
@@ -69,9 +68,9 @@ async fn state(state: State, pulse: Data<Pulse>) -> Answer {
     let body = json!({
         "cache": {
             "on": state.is_cache_on(),
-            "backend": state.backend.capabilities().name,
+            "backend": state.cache.backend().capabilities().name,
             "reachable": pulse.is_reachable(),
-            "pending": pending(state.entities.gauges()) + pending(state.values.gauges()),
+            "pending": state.cache.gauges().pending_invalidations,
         },
         "database": {
             "name": state.db.name,
@@ -145,8 +144,7 @@ async fn invalidate(state: State, body: Body) -> Answer {
     let Some(product) = state.read::<Product>(popular()).await?.value else {
         return Err(AppError::not_found("product by chance"));
     };
-    let tag = crate::model::category_tag(&product.category);
-    let invalidated = writes::told(state.entities.invalidate_tag(&tag).await);
+    let invalidated = writes::told(state.cache.invalidate_tags(product.cache_tags()).await);
     let done = format!("All products of “{}” are invalid: {}.", product.category, invalidated.as_str());
     Ok(HttpResponse::Ok().json(json!({"done": done, "invalidation": invalidated.as_str()})))
 }
@@ -159,7 +157,7 @@ async fn flood(state: State, body: Body) -> Answer {
     // A source of its own, so that only its own queries are counted.
     let (shop, before) = (shared(&state), state.db.asked(Query::Flood));
     let flooded = Arc::new(Rows::for_flood(Arc::clone(&shop.db)));
-    let _ = writes::told(shop.entities.invalidate::<Product>(&FLOODED).await);
+    let _ = writes::told(shop.cache.entities().invalidate::<Product>(&FLOODED).await);
     let asked = Instant::now();
     let mut reading = JoinSet::new();
     for _ in 0..readers {
@@ -191,7 +189,8 @@ async fn flood(state: State, body: Body) -> Answer {
 }
 
 async fn read_flooded(shop: &Shop, rows: &Rows) -> Result<Outcome<Option<Product>>, AppError> {
-    let read = shop.entities.get_outcome(&FLOODED, rows, shop.strategy(), OperationConfig::default());
+    let entities = shop.cache.entities();
+    let read = entities.get_outcome(&FLOODED, rows, shop.strategy(), OperationConfig::default());
     Ok(read.await?)
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn ready(state: State, pulse: Data<Pulse>) -> Answer {
         "ready": database,
         "degraded": !cache,
         "database": {"name": state.db.name, "answers": database},
-        "cache": {"name": state.backend.capabilities().name, "answers": cache},
+        "cache": {"name": state.cache.backend().capabilities().name, "answers": cache},
     });
     Ok(if database { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() }.json(body))
 }
