@@ -1,6 +1,6 @@
 //! Outputs of programs in the pages: nobody types them.
 //!
-//! `<!-- output: COMMAND -->`, and behind it a block with what the command prints, to the letter.
+//! `<!-- output: COMMAND -->`, and behind it a block, or a table, with what the command prints, to the letter.
 //! `<!-- measured: COMMAND -->` likewise, for figures that are different each time; in front of a table that was made of
 //! them it only says where they are from.
 
@@ -23,7 +23,8 @@ struct Block<'a> {
     line: usize,
     command: &'a str,
     measured: bool,
-    /// From the first byte behind the opening fence's line to the closing fence; `None` if no block follows.
+    /// From the first byte behind the opening fence's line to the closing fence, or the lines of a table; `None` if neither
+    /// follows.
     inside: Option<std::ops::Range<usize>>,
 }
 
@@ -75,7 +76,9 @@ fn blocks(text: &str) -> Vec<Block<'_>> {
             .into_iter()
             .find_map(|(mark, measured)| Some((line.strip_prefix(mark)?.strip_suffix(END)?, measured)));
         if let Some((command, measured)) = marked {
-            found.push(Block { line: index + 1, command, measured, inside: inside(text, at) });
+            // A table of figures is made of them by hand.
+            let table = if measured { None } else { table(text, at) };
+            found.push(Block { line: index + 1, command, measured, inside: inside(text, at).or(table) });
         }
     }
     found
@@ -88,6 +91,13 @@ fn inside(text: &str, from: usize) -> Option<std::ops::Range<usize>> {
     let body = &rest[opening..];
     let length = if body.starts_with(FENCE) { 0 } else { body.find("\n```")? + 1 };
     Some(from + opening..from + opening + length)
+}
+
+/// The lines of a table that begins at `from`.
+fn table(text: &str, from: usize) -> Option<std::ops::Range<usize>> {
+    let rows = text[from..].split_inclusive('\n').take_while(|line| line.starts_with('|'));
+    let length: usize = rows.map(str::len).sum();
+    (length > 0).then_some(from..from + length)
 }
 
 /// The standard output of a command that must succeed, typed in the root.
@@ -131,6 +141,14 @@ mod tests {
         assert_eq!((text, problems.len()), (wrong.clone(), 1));
         assert_eq!(settled(&wrong, Paste::Outputs), (RIGHT.to_owned(), vec![]));
         assert_eq!(settled(&wrong, Paste::Measurements).0, RIGHT.replace("old", "two"));
+    }
+
+    #[test]
+    fn a_table_is_written_anew_up_to_its_last_row() {
+        let page = "<!-- output: printf '| a |\\n|---|\\n' -->\n| b |\n|---|\n| c |\n\n| d |\n";
+        let (text, problems) = settled(page, Paste::Outputs);
+        assert_eq!(text, page.replace("| b |\n|---|\n| c |\n", "| a |\n|---|\n"));
+        assert_eq!(problems.len(), 0);
     }
 
     #[test]

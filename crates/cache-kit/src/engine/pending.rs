@@ -137,21 +137,24 @@ impl Pending {
         state.queue.range(number..).take(count).map(|(number, (owed, _))| (*number, owed.clone())).collect()
     }
 
-    /// The backend has confirmed a request that was made before the number `before`; a newer one stays. Whether there was
-    /// one.
-    pub(super) fn confirm(&self, owed: &Owed, before: u64) -> bool {
+    /// The backend has confirmed a request that was made before the number `before`; a newer one stays.
+    pub(super) fn confirm(&self, owed: &Owed, before: u64) {
+        self.confirm_counted(owed, before, || ());
+    }
+
+    /// The same, counted before anybody can see that it is gone: who waits for the queue to be empty reads the statistics next.
+    pub(super) fn confirm_counted(&self, owed: &Owed, before: u64, count: impl FnOnce()) {
         if self.len() == 0 {
-            return false;
+            return;
         }
         let mut state = self.lock();
-        let is_settled = state.numbers.get(owed).is_some_and(|number| *number < before);
-        if is_settled {
+        if state.numbers.get(owed).is_some_and(|number| *number < before) {
+            count();
             state.remove(owed);
             self.len.store(state.queue.len(), Ordering::SeqCst);
             drop(state);
             self.confirmed.notify_waiters();
         }
-        is_settled
     }
 }
 
@@ -209,6 +212,17 @@ mod tests {
         pending.confirm(owed, number + 1);
         assert!(!pending.holds("a"));
         assert_eq!((pending.len(), pending.oldest()), (0, None));
+    }
+
+    #[test]
+    fn what_is_confirmed_is_counted_before_anybody_sees_that_it_is_gone() {
+        let pending = Pending::new(10);
+        pending.add(key("a"), now(), || ());
+        let mut waiting = None;
+        pending.confirm_counted(&key("a"), 0, || panic!("a newer request stays, and is not counted"));
+        pending.confirm_counted(&key("a"), pending.number(), || waiting = Some(pending.len()));
+        assert_eq!((waiting, pending.len()), (Some(1), 0));
+        pending.confirm_counted(&key("a"), pending.number(), || panic!("counted once"));
     }
 
     #[test]

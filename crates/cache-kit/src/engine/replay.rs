@@ -122,8 +122,8 @@ impl<B: CacheBackend> Engine<B> {
                     Either::Left((Err(error), _)) => is_hopeless(&error),
                     Either::Right(_) => false,
                 };
-                if is_done && self.core.pending.confirm(&owed, number + 1) {
-                    self.count(Event::Replayed);
+                if is_done {
+                    self.core.pending.confirm_counted(&owed, number + 1, || self.count(Event::Replayed));
                 }
                 is_done
             });

@@ -67,9 +67,7 @@ impl<'a, B: CacheBackend> Change<'a, B> {
         self.is_owed = false;
         let pending = &self.engine.core.pending;
         if pending.len() != 0 {
-            self.each_owed(|owed| {
-                pending.confirm(&owed, self.number);
-            });
+            self.each_owed(|owed| pending.confirm(&owed, self.number));
         }
     }
 

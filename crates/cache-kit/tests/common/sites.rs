@@ -68,7 +68,7 @@ impl Way {
         let servers = match self {
             Self::Sentinel => Servers::Sentinels(RedisSentinels::start()),
             Self::Cluster => Servers::Cluster(RedisCluster::start()),
-            _ => Servers::One(self.server().start()),
+            _ => Servers::One(Box::new(self.server().start())),
         };
         Site { way: self, servers }
     }
@@ -132,7 +132,7 @@ pub struct Site {
 }
 
 enum Servers {
-    One(RedisServer),
+    One(Box<RedisServer>),
     Sentinels(RedisSentinels),
     Cluster(RedisCluster),
 }
@@ -140,7 +140,7 @@ enum Servers {
 impl Site {
     /// This one server.
     pub fn on(way: Way, server: RedisServer) -> Self {
-        Self { way, servers: Servers::One(server) }
+        Self { way, servers: Servers::One(Box::new(server)) }
     }
 
     /// For backends of few connections.
@@ -178,7 +178,7 @@ impl Site {
     /// All servers that hold keys, dead ones and replicas too.
     pub fn servers(&self) -> &[RedisServer] {
         match &self.servers {
-            Servers::One(server) => std::slice::from_ref(server),
+            Servers::One(server) => std::slice::from_ref(&**server),
             Servers::Sentinels(sentinels) => sentinels.servers(),
             Servers::Cluster(cluster) => cluster.nodes(),
         }
