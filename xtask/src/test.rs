@@ -16,20 +16,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut steps = Steps::default();
     // Without a choice of targets this is units, integration tests and doctests, and it builds the examples.
     let all = ["test", "--workspace", "--all-features", "--locked"];
-    let mut test = cargo(all);
-    if std::env::var_os(THREADS).is_none() {
-        test.env(THREADS, threads().to_string());
-    }
-    steps.command("test", test.args(rest))?;
+    steps.command("test", cargo(all).args(rest))?;
     steps.finish()
-}
-
-/// How many tests of a program run at a time; read by the test harness.
-const THREADS: &str = "RUST_TEST_THREADS";
-
-/// Two for each core, where the harness has one: tests against servers wait for lifetimes and deadlines, and compute little.
-fn threads() -> usize {
-    2 * std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 fn provide(install: bool) -> Result<(), String> {
