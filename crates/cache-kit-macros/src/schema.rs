@@ -1,6 +1,6 @@
 //! `CacheSchema`: a fingerprint of what a type looks like when it is stored.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
@@ -31,8 +31,7 @@ pub(crate) fn implementation(
     let name = &input.ident;
     let (generics, arguments, conditions) = input.generics.split_for_impl();
     let own = fnv1a(&description(input));
-    let parts = Parts::of(input).0;
-    let parts = parts.iter().map(|path| path.parse::<TokenStream>().unwrap_or_default());
+    let parts = Parts::of(input).0.into_values();
     quote! {
         #[automatically_derived]
         impl #generics ::cache_kit::CacheSchema for #name #arguments #conditions {
@@ -93,12 +92,12 @@ fn write_attributes(attributes: &[Attribute], text: &mut String) {
     }
 }
 
-/// The types that the fields are made of, each once: what may have a schema of its own.
-struct Parts(BTreeSet<String>);
+/// The types that the fields are made of, each once, by their text: what may have a schema of its own.
+struct Parts(BTreeMap<String, TokenStream>);
 
 impl Parts {
     fn of(input: &DeriveInput) -> Self {
-        let mut parts = Collected { found: BTreeSet::new(), skipped: Vec::new() };
+        let mut parts = Collected { found: BTreeMap::new(), skipped: Vec::new() };
         parts.skipped.push(input.ident.to_string());
         parts.skipped.push("Self".to_owned());
         // What a parameter stands for is not known here.
@@ -120,7 +119,7 @@ impl Parts {
 }
 
 struct Collected {
-    found: BTreeSet<String>,
+    found: BTreeMap<String, TokenStream>,
     skipped: Vec<String>,
 }
 
@@ -128,7 +127,7 @@ impl<'ast> Visit<'ast> for Collected {
     fn visit_type_path(&mut self, path: &'ast TypePath) {
         let tokens = path.to_token_stream();
         if !names_any(&tokens, &self.skipped) && !has_lifetime(&path.path) {
-            self.found.insert(canonical(tokens));
+            self.found.insert(canonical(tokens.clone()), tokens);
         }
         visit_type_path(self, path);
     }
@@ -161,6 +160,8 @@ fn is_opaque(field: &Field) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn parsed(text: &str) -> DeriveInput {
@@ -206,14 +207,14 @@ mod tests {
         let input = parsed(
             "struct Node<T> { next: Option<Box<Node<T>>>, at: geo::Point, all: HashMap<String, Vec<Item>>, of: T, #[cache(opaque)] x: Other }",
         );
-        let parts: Vec<_> = Parts::of(&input).0.into_iter().filter(|part| !part.contains('<')).collect();
+        let parts: Vec<_> = Parts::of(&input).0.into_keys().filter(|part| !part.contains('<')).collect();
         assert_eq!(parts, ["Item", "String", "geo : : Point"]);
     }
 
     #[test]
     fn types_that_borrow_are_left_out() {
         assert!(
-            Parts::of(&parsed("struct A<'a> { a: Cow<'a, str> }")).0.iter().all(|part| !part.contains('\''))
+            Parts::of(&parsed("struct A<'a> { a: Cow<'a, str> }")).0.keys().all(|part| !part.contains('\''))
         );
     }
 }

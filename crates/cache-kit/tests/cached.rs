@@ -369,3 +369,17 @@ async fn a_trait_may_have_cached_methods_without_siblings() {
     assert_eq!(prices.price(7).await.unwrap(), 8);
     assert_eq!(prices.price(7).await.unwrap(), 8);
 }
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is expected of a function is not expected of its siblings"
+)]
+#[cached(cache = cache, key = "wide:{h}", skip(b, c, d, e, f, g))]
+async fn wide(cache: &Cache, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8) -> cache_kit::Result<u8> {
+    Ok(b + c + d + e + f + g + h)
+}
+
+#[tokio::test]
+async fn what_lints_are_expected_to_say_stays_with_the_function() {
+    assert_eq!(wide(&cache(), 1, 1, 1, 1, 1, 1, 1).await.unwrap(), 7);
+}

@@ -142,9 +142,19 @@ mod before {
     use super::*;
     #[derive(Clone, Serialize, Deserialize, CacheSchema)]
     pub(super) struct Address(pub(super) String);
+    pub(super) mod inner {
+        #[derive(Clone, serde::Serialize, serde::Deserialize, cache_kit::CacheSchema)]
+        pub(in super::super) struct Street(u8);
+    }
     #[derive(Clone, Serialize, Deserialize, CacheSchema)]
     pub(super) struct User {
         pub(super) addresses: Vec<Option<Address>>,
+    }
+    #[derive(Clone, Serialize, Deserialize, CacheSchema)]
+    pub(super) struct ByPath<T> {
+        pub(super) street: Option<inner::Street>,
+        pub(super) others: (std::net::IpAddr, [u8; 4], Box<str>),
+        pub(super) of: T,
     }
     #[derive(Clone, Serialize, Deserialize, CacheSchema)]
     pub(super) struct Opaque {
@@ -157,15 +167,30 @@ mod after {
     use super::*;
     #[derive(Clone, Serialize, Deserialize, CacheSchema)]
     pub(super) struct Address(pub(super) String, pub(super) u32);
+    pub(super) mod inner {
+        #[derive(Clone, serde::Serialize, serde::Deserialize, cache_kit::CacheSchema)]
+        pub(in super::super) struct Street(u8, u8);
+    }
     #[derive(Clone, Serialize, Deserialize, CacheSchema)]
     pub(super) struct User {
         pub(super) addresses: Vec<Option<Address>>,
+    }
+    #[derive(Clone, Serialize, Deserialize, CacheSchema)]
+    pub(super) struct ByPath<T> {
+        pub(super) street: Option<inner::Street>,
+        pub(super) others: (std::net::IpAddr, [u8; 4], Box<str>),
+        pub(super) of: T,
     }
     #[derive(Clone, Serialize, Deserialize, CacheSchema)]
     pub(super) struct Opaque {
         #[cache(opaque)]
         pub(super) addresses: Vec<Option<Address>>,
     }
+}
+
+#[test]
+fn types_may_be_named_by_their_paths() {
+    assert_ne!(before::ByPath::<u8>::SCHEMA, after::ByPath::<u8>::SCHEMA);
 }
 
 #[test]

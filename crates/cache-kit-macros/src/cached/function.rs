@@ -3,7 +3,9 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens as _, quote};
 use syn::spanned::Spanned as _;
-use syn::{FnArg, GenericArgument, ItemFn, Pat, PathArguments, Receiver, ReturnType, Type, TypePath};
+use syn::{
+    FnArg, GenericArgument, ItemFn, Pat, PathArguments, Receiver, ReceiverKind, ReturnType, Type, TypePath,
+};
 
 use super::arguments::Arguments;
 use crate::problems::Problems;
@@ -152,7 +154,7 @@ impl<'a> Function<'a> {
 
 fn refuse_borrows(receiver: Option<&Receiver>, arguments: &[Argument<'_>], problems: &mut Problems) {
     if let Some(receiver) = receiver
-        && is_borrowed(receiver)
+        && is_borrowed(&receiver.kind)
     {
         problems.add(
             receiver.span(),
@@ -169,8 +171,12 @@ fn refuse_borrows(receiver: Option<&Receiver>, arguments: &[Argument<'_>], probl
     }
 }
 
-fn is_borrowed(receiver: &Receiver) -> bool {
-    receiver.to_token_stream().to_string().trim_start().starts_with('&')
+fn is_borrowed(receiver: &ReceiverKind) -> bool {
+    match receiver {
+        ReceiverKind::Reference(..) => true,
+        ReceiverKind::Typed(_, ty) => matches!(**ty, Type::Reference(_)),
+        _ => false,
+    }
 }
 
 fn is_plain(ty: &Type) -> bool {

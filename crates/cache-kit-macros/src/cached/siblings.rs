@@ -29,7 +29,7 @@ fn invalidate(arguments: &Arguments, function: &Function<'_>) -> TokenStream {
     let types: TokenStream = taken.iter().map(|argument| argument.ty.to_token_stream()).collect();
     let generics = only_those_in(&function.item.sig.generics, &types);
     let conditions = &generics.where_clause;
-    let (attributes, visibility) = (passed_on(&function.item.attrs), &function.item.vis);
+    let (attributes, visibility) = (passed_on(&function.item.attrs, false), &function.item.vis);
     let (handle, key) = (handle(&arguments.cache), arguments.key.expression(&TokenStream::new()));
     let documentation = format!(
         "Invalidates what [`{0}`](Self::{0}) has cached for these arguments: no older value comes back once this returns `Ok`.\n\n\
@@ -55,7 +55,7 @@ fn refresh(arguments: &Arguments, function: &Function<'_>) -> TokenStream {
         ident: format_ident!("{}_refresh", function.item.sig.ident),
         ..function.item.sig.clone()
     };
-    let (attributes, visibility) = (passed_on(&function.item.attrs), &function.item.vis);
+    let (attributes, visibility) = (passed_on(&function.item.attrs, true), &function.item.vis);
     let body = read(arguments, function, &quote!(Invalidate));
     let documentation = format!(
         "As `{}`, but drops what is cached for these arguments, runs the function, and caches its answer.",
@@ -64,17 +64,17 @@ fn refresh(arguments: &Arguments, function: &Function<'_>) -> TokenStream {
     quote! {
         #(#attributes)*
         #[doc = #documentation]
-        #[allow(dead_code)]
         #visibility #signature {
             #body
         }
     }
 }
 
-/// Attributes that hold for the siblings as well.
-fn passed_on(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
-    attributes.iter().filter(|attribute| {
-        ["cfg", "allow", "expect", "deprecated"].iter().any(|name| attribute.path().is_ident(name))
+/// Attributes that hold for a sibling as well. What is expected of the function only comes true where all of it stands again.
+fn passed_on(attributes: &[Attribute], is_whole: bool) -> impl Iterator<Item = &Attribute> {
+    attributes.iter().filter(move |attribute| {
+        let is = |name: &str| attribute.path().is_ident(name);
+        is("cfg") || is("allow") || is("deprecated") || (is_whole && is("expect"))
     })
 }
 

@@ -12,7 +12,7 @@ pub(crate) use self::attributes::{Codec, Format, codec_of};
 use self::key::Key;
 use crate::problems::Problems;
 use crate::schema;
-use crate::template::{Place, Template};
+use crate::template::Template;
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let fields = fields_of(input)?;
@@ -41,7 +41,7 @@ fn fields_of(input: &DeriveInput) -> Result<&Fields> {
 
 fn check_places(tag: &Template, fields: &Fields, name: &Ident, problems: &mut Problems) {
     for place in tag.places() {
-        if !fields.members().any(|member| is(&member, place)) {
+        if !fields.members().any(|member| member == place.root) {
             let known: Vec<_> = fields.members().map(|member| shown(&member)).collect();
             problems.add(
                 tag.span(),
@@ -53,10 +53,6 @@ fn check_places(tag: &Template, fields: &Fields, name: &Ident, problems: &mut Pr
             );
         }
     }
-}
-
-fn is(member: &Member, place: &Place) -> bool {
-    *member == place.root
 }
 
 fn shown(member: &Member) -> String {
