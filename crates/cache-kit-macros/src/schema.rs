@@ -31,7 +31,8 @@ pub(crate) fn implementation(
     let name = &input.ident;
     let (generics, arguments, conditions) = input.generics.split_for_impl();
     let own = fnv1a(&description(input));
-    let parts = Parts::of(input).0.into_values();
+    let parts: Vec<_> = Parts::of(input).0.into_values().collect();
+    let own_need = codec.is_some_and(Codec::has_names);
     quote! {
         #[automatically_derived]
         impl #generics ::cache_kit::CacheSchema for #name #arguments #conditions {
@@ -42,6 +43,11 @@ pub(crate) fn implementation(
                 let schema = #own;
                 #(let schema = ::cache_kit::macro_support::mixed(schema, ::cache_kit::macro_support::Schema::<#parts>::OF);)*
                 schema
+            };
+            const NEEDS_NAMES: bool = {
+                #[allow(unused_imports)]
+                use ::cache_kit::macro_support::WithoutSchema as _;
+                #own_need #(|| ::cache_kit::macro_support::Schema::<#parts>::NEEDS_NAMES)*
             };
         }
     }

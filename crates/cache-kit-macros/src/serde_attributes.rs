@@ -4,7 +4,7 @@ use proc_macro2::Span;
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Data, DeriveInput, Meta, Token, Variant, punctuated::Punctuated};
 
-use crate::entity::{Codec, Format};
+use crate::entity::Codec;
 use crate::problems::Problems;
 
 /// An attribute, and what becomes of values that have it.
@@ -73,7 +73,7 @@ const OF_VARIANTS: [Hostile; 4] = [
 
 /// Complains about what the codec cannot read back. Only postcard, the default, misreads anything: the others write names.
 pub(crate) fn check(input: &DeriveInput, codec: Option<&Codec>, problems: &mut Problems) {
-    if codec.is_some_and(|codec| codec.format != Format::Postcard) {
+    if codec.is_some_and(Codec::has_names) {
         return;
     }
     complain(&input.attrs, &OF_CONTAINERS, problems);

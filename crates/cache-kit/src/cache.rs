@@ -244,7 +244,8 @@ impl Cache {
     }
 
     /// The door of entities to this cache: the same entries, loads, tags, statistics, queue of invalidations and end, so that a
-    /// service that needs both doors has one cache. Cheap; call it whenever it is needed.
+    /// service that needs both doors has one cache. It copies the
+    /// settings and allocates once: keep it where it is needed often.
     ///
     /// ```
     /// use cache_kit::{Cache, InMemoryRepository};

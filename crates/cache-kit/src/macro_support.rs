@@ -78,12 +78,16 @@ pub struct Schema<T: ?Sized>(PhantomData<T>);
 impl<T: CacheSchema + ?Sized> Schema<T> {
     /// The type's own.
     pub const OF: u64 = T::SCHEMA;
+    /// Likewise.
+    pub const NEEDS_NAMES: bool = T::NEEDS_NAMES;
 }
 
 /// The schema of a type that has none.
 pub trait WithoutSchema {
     /// Nothing is known of it.
     const OF: u64 = 0;
+    /// Nothing is known of it.
+    const NEEDS_NAMES: bool = false;
 }
 
 impl<T: ?Sized> WithoutSchema for Schema<T> {}

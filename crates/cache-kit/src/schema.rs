@@ -26,4 +26,7 @@
 pub trait CacheSchema {
     /// The fingerprint. Zero is that of a type of which nothing is known.
     const SCHEMA: u64;
+    /// Whether values must be stored with names, because the type, or one within it, says so with `#[cache(codec = "msgpack")]`
+    /// or `"json"`. A derived entity that is stored in postcard all the same is a compile error.
+    const NEEDS_NAMES: bool = false;
 }

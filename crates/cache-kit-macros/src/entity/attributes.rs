@@ -53,6 +53,11 @@ impl Codec {
         Ok(Self { format, span: text.span() })
     }
 
+    /// Whether it writes the names of fields and variants.
+    pub(crate) fn has_names(&self) -> bool {
+        self.format != Format::Postcard
+    }
+
     /// The function that answers with it; there only if its feature is on.
     pub(crate) fn function(&self) -> &'static str {
         match self.format {

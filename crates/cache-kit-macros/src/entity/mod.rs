@@ -8,7 +8,7 @@ use quote::{quote, quote_spanned};
 use syn::{Data, DeriveInput, Error, Fields, Member, Result};
 
 use self::attributes::Attributes;
-pub(crate) use self::attributes::{Codec, Format, codec_of};
+pub(crate) use self::attributes::{Codec, codec_of};
 use self::key::Key;
 use crate::problems::Problems;
 use crate::schema;
@@ -103,8 +103,10 @@ fn implementation(
         .validate
         .as_ref()
         .map(|function| quote!(fn validate(&self) -> ::cache_kit::Result<()> { #function(self) }));
+    let names_are_there = check_names(input, attributes);
     quote! {
         #schema
+        #names_are_there
 
         #[automatically_derived]
         impl #generics ::cache_kit::CacheEntity for #name #arguments #conditions {
@@ -131,4 +133,19 @@ fn implementation(
             #validate
         }
     }
+}
+
+/// Postcard stores no names, and a type within the entity may have said that it needs them. What an entity with parameters
+/// holds is not known here.
+fn check_names(input: &DeriveInput, attributes: &Attributes) -> Option<TokenStream> {
+    if attributes.codec.as_ref().is_some_and(Codec::has_names) || !input.generics.params.is_empty() {
+        return None;
+    }
+    let name = &input.ident;
+    Some(quote_spanned! {name.span()=>
+        const _: () = ::core::assert!(
+            !<#name as ::cache_kit::CacheSchema>::NEEDS_NAMES,
+            "a type within this entity is to be stored with names, and postcard stores none: write `#[cache(codec = \"msgpack\")]` or `\"json\"` on the entity too"
+        );
+    })
 }
